@@ -1,0 +1,1 @@
+"""Where in this image is what I describe?"""

@@ -1,0 +1,1 @@
+"""One module or folder per model, each behind `groundlink.backend.Backend`."""

@@ -1,0 +1,131 @@
+"""The decoding loop in its three modes: short, clear, one sequence, and the oracle for every faster engine.
+
+The notation is that of the model: S is all tokens so far, G their number, C the number whose keys and values are
+cached. A step feeds S[C:G], and in parallel mode a window of six rows behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from groundlink.backends.locateanything.blocks import Kind, decode_block, is_coordinate, read_block
+from groundlink.backends.locateanything.config import WINDOW, TokenIds
+from groundlink.backends.locateanything.sampling import Settings, draw, probabilities, raw_figures
+
+Finish = Literal["end", "token_limit", "garbled"]
+
+
+class Step(Protocol):
+    """One pass over a few rows: `LocateAnything.step` with its cache filled up to all of the prompt but the last token.
+
+    All tensors have a batch dimension, here of one: `ids`, `positions` `[1, R]`, `cached` `[1]`, `mask` `[1, R, T]`.
+    Returns the logits of the `last` rows, `[1, last, V]` in float32.
+    """
+
+    def __call__(self, ids: Tensor, positions: Tensor, cached: Tensor, mask: Tensor, last: int) -> Tensor:
+        """Run the pass."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The tokens taken in one step, with what the model thought of each."""
+
+    tokens: list[int]
+    log_probs: list[float]  # raw: before penalty, temperature and filters
+    spreads: list[float]  # standard deviation in thousandths of a side, if the token is a coordinate
+    kind: Kind | None  # of the block; None in a token-by-token step
+    sampled: list[int]  # the most probable or drawn token of each row
+    block: list[int] | None  # what the rows were read as together, if they were
+    finish: Finish | None  # why nothing comes after this
+
+
+def step_rows(
+    sequence: Tensor, cached: int, window: bool, text_mask: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay out a step over `sequence` `[B, G]`: its input ids and positions `[B, R]`, and its mask `[B, R, T]`.
+
+    Without a window that is the tokens after the `cached` first ones, seeing causally. The window is a copy of the
+    last token, at the same position, and five masks. Its rows see each other and everything before the last token,
+    which they see as their copy; the tokens don't see the window. Column t of the mask is the key in slot t.
+    """
+    batch, length = sequence.shape
+    device = sequence.device
+    place = torch.arange(length + WINDOW if window else length, device=device)
+    mask = place[None, :] <= place[cached:, None]
+    ids, positions = sequence[:, cached:], place[cached:length]
+    if window:
+        masks = sequence.new_full((batch, WINDOW - 1), text_mask)
+        ids = torch.cat((ids, sequence[:, -1:], masks), 1)
+        positions = torch.cat((positions, place[length:] - 1))
+        mask[-WINDOW:] = place != length - 1
+    return ids, positions.expand(batch, -1), mask.expand(batch, -1, -1)
+
+
+def generate(
+    step: Step,
+    prompt: Tensor,
+    vocab_size: int,
+    ids: TokenIds,
+    settings: Settings,
+    max_length: int | None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Accepted]:
+    """Answer a prompt `[1, G]`, yielding tokens as they are taken. `check` is called before each step and may raise.
+
+    The limit is looked at before a step only, so a last block may overshoot it; a limit of nothing yields nothing.
+    """
+    hybrid = settings.mode == "hybrid"
+    sequence, cached = prompt, prompt.shape[1] - 1
+    limit = prompt.shape[1] + settings.max_new_tokens
+    limit = min(limit, max_length) if max_length is not None else limit
+    seen = torch.zeros(1, vocab_size, dtype=torch.bool, device=prompt.device).scatter_(1, prompt, True)
+    numbers = torch.Generator().manual_seed(settings.seed)  # on the host, so that all devices draw alike
+    parallel = settings.mode != "slow"
+
+    while sequence.shape[1] < limit:
+        check()
+        rows, positions, mask = step_rows(sequence, cached, parallel, ids.text_mask)
+        logits = step(rows, positions, sequence.new_tensor([cached]), mask, WINDOW if parallel else 1)
+        probs = probabilities(logits, seen, settings)
+        if settings.temperature > 0:
+            sampled = draw(probs, torch.rand(probs.shape[:2], generator=numbers).to(probs.device))
+        else:
+            sampled = probs.argmax(-1)
+
+        if parallel:
+            block, together = decode_block(probs, sampled, hybrid, ids)
+            tokens, count, kinds = read_block(block, hybrid, ids)
+            tokens, kind = tokens[:, : int(count)], Kind(int(kinds))
+            finish: Finish | None = "end" if kind == Kind.IM_END else None
+            parallel = kind != Kind.ERROR_BOX
+        else:
+            block, together, tokens, kind = sampled, torch.zeros(1), sampled, None
+            finish = "end" if int(tokens) == ids.end else None
+            if hybrid and int(tokens) == ids.box_end:
+                parallel = True
+            elif hybrid and finish is None and not (is_coordinate(tokens, ids) | (tokens == ids.none)).item():
+                finish = "garbled"
+
+        # Row i of a block is where its token i was read from.
+        log_probs, spreads = raw_figures(logits[:, : tokens.shape[1]], tokens, ids.coord_start)
+        cached = sequence.shape[1]
+        sequence = torch.cat((sequence, tokens), 1)
+        seen.scatter_(1, tokens, True)
+        if finish is None and sequence.shape[1] >= limit:
+            finish = "token_limit"
+        yield Accepted(
+            tokens[0].tolist(),
+            log_probs[0].tolist(),
+            spreads[0].tolist(),
+            kind,
+            sampled[0].tolist(),
+            block[0].tolist() if together.item() else None,
+            finish,
+        )
+        if finish in ("end", "garbled"):
+            return

@@ -1,0 +1,165 @@
+"""The language model: a Qwen2 decoder over a cache of fixed size, first filled in one pass and then stepped.
+
+Names of modules are those of the checkpoint's tensors. B is the batch, R the rows of a pass, H the query heads, G the
+query heads that share one key head, D the hidden size, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundlink.backends.locateanything.config import TextConfig
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of all layers, `[layers, B, key heads, capacity, head_dim]`, written in place."""
+
+    keys: Tensor
+    values: Tensor
+
+    @classmethod
+    def empty(cls, config: TextConfig, batch: int, capacity: int, like: Tensor) -> Cache:
+        """Make a cache on the device and of the type of `like`."""
+        shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
+        return cls(like.new_zeros(shape), like.new_zeros(shape))
+
+
+class RMSNorm(nn.Module):
+    """Scale to a root mean square of one, computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[…, D]` → `[…, D]`."""
+        wide = x.float()
+        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+
+def rotary_table(positions: Tensor, config: TextConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine `[B, 1, R, head_dim]` for positions `[B, R]`, in the model's own type as published."""
+    pair = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device)
+    frequency = 1.0 / config.rope_theta ** (pair / config.head_dim)
+    angles = positions[:, None, :, None].float() * frequency
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (j, j + head_dim/2) of `[B, H, R, head_dim]`."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+class Attention(nn.Module):
+    """Attention in which several query heads share a key head."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.key_heads = config.num_key_value_heads
+        width, key_width = config.hidden_size, config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, key_width)
+        self.v_proj = nn.Linear(width, key_width)
+        self.o_proj = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """`[B, R, D]` → `[B, R, D]`. Writes the rows' keys and values to `slots` `[B, R]` of this layer's cache.
+
+        `mask` `[B, R, T]` says which of the first T slots each row sees. None: the cache was empty, rows are causal.
+        """
+        q, k, v = (
+            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate_halves(q, *rotary), rotate_halves(k, *rotary)
+        index = slots[:, None, :, None].expand_as(k)
+        keys.scatter_(2, index, k)
+        values.scatter_(2, index, v)
+        if mask is None:
+            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        else:
+            # The query heads of one key head become rows of one head, so that keys need no copies.
+            span = mask.shape[-1]
+            group = q.shape[1] // self.key_heads
+            q = q.unflatten(1, (self.key_heads, group)).flatten(2, 3)
+            rows = mask.repeat(1, group, 1)[:, None]
+            seen = F.scaled_dot_product_attention(q, keys[:, :, :span], values[:, :, :span], attn_mask=rows)
+            seen = seen.unflatten(2, (group, -1)).flatten(1, 2)
+        mixed: Tensor = self.o_proj(seen.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class Mlp(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[…, D]` → `[…, D]`."""
+        down: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return down
+
+
+class Layer(nn.Module):
+    """Attention, then the MLP, both on normalised input."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """`[B, R, D]` → `[B, R, D]`."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, keys, values, slots, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embeddings, layers and the last norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, positions: Tensor, slots: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
+        """`[B, R, D]` → `[B, R, D]`, before the last norm."""
+        rotary = rotary_table(positions, self.config, x.dtype)
+        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+            x = layer(x, rotary, keys, values, slots, mask)
+        return x
+
+
+class LanguageModel(nn.Module):
+    """The decoder and its output matrix, which may be the embedding matrix."""
+
+    def __init__(self, config: TextConfig, tied: bool) -> None:
+        super().__init__()
+        self.model = Decoder(config)
+        self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Hidden rows `[B, n, D]` → float32 `[B, n, V]`; give it only the rows that are read."""
+        head = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return F.linear(self.model.norm(x), head.weight).float()

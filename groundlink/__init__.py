@@ -1,1 +1,148 @@
-"""Where in this image is what I describe?"""
+"""Where in this image is what I describe?
+
+```python
+import groundlink
+
+locator = groundlink.load()
+answer = locator.locate("shot.png", groundlink.gui("the Sign in button"))
+print(answer.best)
+```
+
+Importing this package needs numpy and Pillow only; a backend is imported when it is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from groundlink._version import __version__
+from groundlink.backend import Backend, BackendInfo, Context, Outcome, backend_class, backend_names
+from groundlink.detections import Detection, Detections, Found, from_coco, to_coco
+from groundlink.errors import (
+    ERROR_CODES,
+    ActionDenied,
+    ActionHadNoEffect,
+    BackendUnavailable,
+    BadData,
+    BadImage,
+    BadOutput,
+    BadQuery,
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    GroundlinkError,
+    NoDisplay,
+    OutOfMemory,
+    TargetAmbiguous,
+    TargetNotFound,
+    UnsupportedTask,
+    WeightsInvalid,
+    WeightsNotFound,
+)
+from groundlink.image import MAX_PIXELS, ImageLike, OpenedImage
+from groundlink.locator import AsyncStream, Locator, Stream
+from groundlink.query import (
+    TASKS,
+    Query,
+    Task,
+    detect,
+    example,
+    ground,
+    ground_one,
+    gui,
+    layout,
+    point,
+    read,
+    text,
+)
+from groundlink.render import draw
+
+__all__ = [
+    "ERROR_CODES",
+    "TASKS",
+    "ActionDenied",
+    "ActionHadNoEffect",
+    "AsyncStream",
+    "Backend",
+    "BackendInfo",
+    "BackendUnavailable",
+    "BadData",
+    "BadImage",
+    "BadOutput",
+    "BadQuery",
+    "Busy",
+    "Cancelled",
+    "Context",
+    "DeadlineExceeded",
+    "Detection",
+    "Detections",
+    "Found",
+    "GroundlinkError",
+    "ImageLike",
+    "Locator",
+    "NoDisplay",
+    "OpenedImage",
+    "OutOfMemory",
+    "Outcome",
+    "Query",
+    "Stream",
+    "TargetAmbiguous",
+    "TargetNotFound",
+    "Task",
+    "UnsupportedTask",
+    "WeightsInvalid",
+    "WeightsNotFound",
+    "__version__",
+    "backend_names",
+    "detect",
+    "draw",
+    "example",
+    "from_coco",
+    "ground",
+    "ground_one",
+    "gui",
+    "layout",
+    "load",
+    "point",
+    "read",
+    "text",
+    "to_coco",
+]
+
+EMBEDDED_DEFAULT = "ocr"
+"""The backend that every installation has."""
+
+_log = logging.getLogger(__name__)
+
+
+def load(backend: str | None = None, *, max_pixels: int = MAX_PIXELS, **settings: Any) -> Locator:
+    """Load a backend by name and return its locator.
+
+    Args:
+        backend: one of `backend_names()`; None takes the name in the environment variable `GROUNDLINK_BACKEND`,
+            else the embedded default.
+        max_pixels: images with more pixels are refused.
+        settings: the backend's own settings, described with its class.
+
+    Raises:
+        BackendUnavailable: there is no such backend, it cannot run here, or it does not know a setting.
+        WeightsNotFound, WeightsInvalid: the model's files are missing or unfit.
+    """
+    if backend is not None:
+        why = "asked for"
+    elif backend := os.environ.get("GROUNDLINK_BACKEND"):
+        why = "named by GROUNDLINK_BACKEND"
+    else:
+        backend, why = EMBEDDED_DEFAULT, "the embedded default"
+    chosen = backend_class(backend)
+    problem = chosen.problem()
+    if problem is not None:
+        raise BackendUnavailable(f"the backend {backend!r} cannot run here: {problem}")
+    try:
+        made = chosen(**settings)
+    except TypeError as error:
+        raise BackendUnavailable(f"the backend {backend!r} does not take these settings: {error}") from error
+    _log.info("backend %s (%s); weights: %s", backend, why, chosen.info.license)
+    return Locator(made, max_pixels=max_pixels)

@@ -1,7 +1,7 @@
 """Every error a caller can meet, and the one table that says what each becomes outside Python.
 
-A message names the input and the remedy, in one or two sentences. A bug in Groundlink itself is never wrapped: it
-stays the exception it was.
+A message names the input and the remedy, in one or two sentences. What a backend raises that is none of these comes
+to the caller as a plain `GroundlinkError`, with the original as its cause.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class BadImage(GroundlinkError):
 
 class BadOutput(GroundlinkError):
     """A result cannot be written where the caller wants it."""
+
+
+class BadData(GroundlinkError):
+    """Data given to a converter does not have the form that the converter reads."""
 
 
 class UnsupportedTask(GroundlinkError):
@@ -118,4 +122,5 @@ ERROR_CODES: dict[type[GroundlinkError], ErrorCode] = {
     ActionHadNoEffect: ErrorCode("action_had_no_effect", 15, 409, 15),
     TargetNotFound: ErrorCode("target_not_found", 16, 404, 16),
     TargetAmbiguous: ErrorCode("target_ambiguous", 17, 409, 17),
+    BadData: ErrorCode("bad_data", 18, 422, 18),
 }

@@ -17,6 +17,8 @@ MERGE = 2  # patches per side that become one token of the language model
 WINDOW = 6  # rows of a parallel step, and tokens of a block: `<box> x1 y1 x2 y2 </box>`
 COORDINATES = 1001  # <0> … <1000>
 
+TokenToId = Callable[[str], "int | None"]
+
 DEFAULT_PATCH_LIMIT = 4096  # where preprocessor_config.json names none
 
 
@@ -118,10 +120,10 @@ def read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     return value
 
 
-def read_config(folder: Path, token_to_id: Callable[[str], int | None], problems: list[str]) -> Config | None:
+def read_config(folder: Path, token_to_id: TokenToId | None, problems: list[str]) -> Config | None:
     """Read a checkpoint's configuration, adding to `problems` whatever is wrong with it.
 
-    None where the sizes are unknown or belong to another model. A config with other problems is still returned, so
+    `token_to_id` is the tokenizer's, None where there is no tokenizer. The result is None where the sizes are unknown or belong to another model. A config with other problems is still returned, so
     that the tensors can be checked against it; it must not be run.
     """
     raw = read_json(folder / "config.json", problems)
@@ -209,9 +211,11 @@ def _optional_number(path: Path, key: str, problems: list[str]) -> int | None:
 
 
 def _token_ids(
-    raw: dict[str, Any], token_to_id: Callable[[str], int | None], vocab_size: int, problems: list[str]
+    raw: dict[str, Any], token_to_id: TokenToId | None, vocab_size: int, problems: list[str]
 ) -> TokenIds:
     """Take each id from the config, or by name where it has no key, and hold the two against each other."""
+    if token_to_id is None:
+        return TokenIds(**dict.fromkeys(_TOKENS, -1))
 
     def lookup(path: tuple[str, ...], text: str, needed: bool = True) -> int:
         section = raw

@@ -123,8 +123,9 @@ def read_json(path: Path, problems: list[str]) -> dict[str, Any]:
 def read_config(folder: Path, token_to_id: TokenToId | None, problems: list[str]) -> Config | None:
     """Read a checkpoint's configuration, adding to `problems` whatever is wrong with it.
 
-    `token_to_id` is the tokenizer's, None where there is no tokenizer. The result is None where the sizes are unknown or belong to another model. A config with other problems is still returned, so
-    that the tensors can be checked against it; it must not be run.
+    `token_to_id` is the tokenizer's, None where there is no tokenizer. The result is None where the sizes are unknown
+    or belong to another model. A config with other problems is still returned, so that the tensors can be checked
+    against it; it must not be run.
     """
     raw = read_json(folder / "config.json", problems)
     if not raw:
@@ -190,7 +191,7 @@ def _expect(section: dict[str, Any], name: str, expected: dict[str, tuple[Any, .
             problems.append(f"config.json: {name}.{key} is {section.get(key)!r}; only {values[0]!r} is supported")
 
 
-def _number(section: dict[str, Any], name: str, key: str, kind: str, problems: list[str]) -> Any:
+def _number(section: dict[str, Any], name: str, key: str, kind: str, problems: list[str]) -> Any:  # noqa: ANN401
     value = section.get(key)
     sound = isinstance(value, int | float if kind == "float" else int) and not isinstance(value, bool) and value > 0
     if section and not sound:
@@ -210,9 +211,7 @@ def _optional_number(path: Path, key: str, problems: list[str]) -> int | None:
     return int(value)
 
 
-def _token_ids(
-    raw: dict[str, Any], token_to_id: TokenToId | None, vocab_size: int, problems: list[str]
-) -> TokenIds:
+def _token_ids(raw: dict[str, Any], token_to_id: TokenToId | None, vocab_size: int, problems: list[str]) -> TokenIds:
     """Take each id from the config, or by name where it has no key, and hold the two against each other."""
     if token_to_id is None:
         return TokenIds(**dict.fromkeys(_TOKENS, -1))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from groundlink.backends.locateanything.blocks import Kind, decode_block, is_coordinate, read_block
 from groundlink.backends.locateanything.config import WINDOW, TokenIds
-from groundlink.backends.locateanything.sampling import Settings, draw, probabilities, raw_figures
+from groundlink.backends.locateanything.sampling import draw, probabilities, raw_figures
+from groundlink.backends.locateanything.settings import Settings
 
 Finish = Literal["end", "token_limit", "garbled"]
 
@@ -44,9 +45,7 @@ class Accepted:
     finish: Finish | None  # why nothing comes after this
 
 
-def step_rows(
-    sequence: Tensor, cached: int, window: bool, text_mask: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def step_rows(sequence: Tensor, cached: int, window: bool, text_mask: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lay out a step over `sequence` `[B, G]`: its input ids and positions `[B, R]`, and its mask `[B, R, T]`.
 
     Without a window that is the tokens after the `cached` first ones, seeing causally. The window is a copy of the
@@ -71,6 +70,7 @@ def generate(
     prompt: Tensor,
     vocab_size: int,
     ids: TokenIds,
+    *,
     settings: Settings,
     max_length: int | None,
     check: Callable[[], None] = lambda: None,

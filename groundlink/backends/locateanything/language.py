@@ -16,6 +16,20 @@ from groundlink.backends.locateanything.config import TextConfig
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Where the rows of a pass stand.
+
+    `cos` and `sin` `[B, 1, R, head_dim]` are their rotary tables, `slots` `[B, R]` their places in the cache, `mask`
+    `[B, R, T]` which of the first T slots each of them sees. No mask: the cache is empty and rows see causally.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    slots: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
 class Cache:
     """Keys and values of all layers, `[layers, B, key heads, capacity, head_dim]`, written in place."""
 
@@ -71,31 +85,26 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, key_width)
         self.o_proj = nn.Linear(width, width, bias=False)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """`[B, R, D]` → `[B, R, D]`. Writes the rows' keys and values to `slots` `[B, R]` of this layer's cache.
-
-        `mask` `[B, R, T]` says which of the first T slots each row sees. None: the cache was empty, rows are causal.
-        """
+    def forward(self, x: Tensor, rows: Rows, keys: Tensor, values: Tensor) -> Tensor:
+        """`[B, R, D]` → `[B, R, D]`, writing the rows' own keys and values into this layer's cache."""
         q, k, v = (
-            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            torch.unflatten(proj(x), -1, (-1, self.head_dim)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = rotate_halves(q, *rotary), rotate_halves(k, *rotary)
-        index = slots[:, None, :, None].expand_as(k)
+        q, k = rotate_halves(q, rows.cos, rows.sin), rotate_halves(k, rows.cos, rows.sin)
+        index = rows.slots[:, None, :, None].expand_as(k)
         keys.scatter_(2, index, k)
         values.scatter_(2, index, v)
-        if mask is None:
+        if rows.mask is None:
             seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         else:
             # The query heads of one key head become rows of one head, so that keys need no copies.
-            span = mask.shape[-1]
+            span = rows.mask.shape[-1]
             group = q.shape[1] // self.key_heads
-            q = q.unflatten(1, (self.key_heads, group)).flatten(2, 3)
-            rows = mask.repeat(1, group, 1)[:, None]
-            seen = F.scaled_dot_product_attention(q, keys[:, :, :span], values[:, :, :span], attn_mask=rows)
-            seen = seen.unflatten(2, (group, -1)).flatten(1, 2)
+            q = torch.unflatten(q, 1, (self.key_heads, group)).flatten(2, 3)
+            mask = rows.mask.repeat(1, group, 1)[:, None]
+            seen = F.scaled_dot_product_attention(q, keys[:, :, :span], values[:, :, :span], attn_mask=mask)
+            seen = torch.unflatten(seen, 2, (group, -1)).flatten(1, 2)
         mixed: Tensor = self.o_proj(seen.transpose(1, 2).flatten(2))
         return mixed
 
@@ -125,12 +134,11 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rows: Rows, keys: Tensor, values: Tensor) -> Tensor:
         """`[B, R, D]` → `[B, R, D]`."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, keys, values, slots, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.self_attn(self.input_layernorm(x), rows, keys, values)
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
 
 
 class Decoder(nn.Module):
@@ -145,9 +153,9 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, slots: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """`[B, R, D]` → `[B, R, D]`, before the last norm."""
-        rotary = rotary_table(positions, self.config, x.dtype)
+        rows = Rows(*rotary_table(positions, self.config, x.dtype), slots, mask)
         for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            x = layer(x, rotary, keys, values, slots, mask)
+            x = layer(x, rows, keys, values)
         return x
 
 

@@ -59,9 +59,7 @@ class LocateAnything(nn.Module):
         places = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
         self.language_model.model(rows, places, places, None, cache)
 
-    def step(
-        self, ids: Tensor, positions: Tensor, cached: Tensor, mask: Tensor, cache: Cache, last: int
-    ) -> Tensor:
+    def step(self, ids: Tensor, positions: Tensor, cached: Tensor, mask: Tensor, *, cache: Cache, last: int) -> Tensor:
         """Run tokens `[B, R]` at `positions` `[B, R]`, seeing by `mask` `[B, R, T]`; return the `last` rows' logits.
 
         Their keys and values go behind the `cached` `[B]` tokens of each sequence. What is kept of them is for the

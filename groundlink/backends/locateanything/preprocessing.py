@@ -20,7 +20,7 @@ Grid = tuple[int, int]
 def target_sizes(width: int, height: int, patch_limit: int) -> tuple[Size, Size]:
     """Return the two (width, height) a picture is resized to in turn: under the patch limit, then to whole patches."""
     if width < 1 or height < 1:
-        raise BadImage(f"The image is {width}×{height} pixels. Give one with at least one pixel.")
+        raise BadImage(f"the image of {width}×{height} has no pixels; give one that has some")
     smaller = (width, height)
     patches = (width // PATCH) * (height // PATCH)
     if patches > patch_limit:
@@ -31,8 +31,8 @@ def target_sizes(width: int, height: int, patch_limit: int) -> tuple[Size, Size]
     if min(smaller) < 1 or max(whole) // PATCH >= MAX_PATCHES_PER_SIDE:
         longest = (MAX_PATCHES_PER_SIDE // MERGE - 1) * unit
         raise BadImage(
-            f"The image is {width}×{height} pixels and would be read at {smaller[0]}×{smaller[1]}; LocateAnything "
-            f"reads sides of 1 to {longest} pixels. Cut the image into pieces that are less long and narrow."
+            f"the image of {width}×{height} is too long and narrow: it would be read at {smaller[0]}×{smaller[1]}, and "
+            f"LocateAnything reads sides of 1 to {longest} pixels; cut it into pieces"
         )
     return smaller, whole
 
@@ -85,8 +85,6 @@ def crop_box(
     divisor = {"pixel": None, "normalized_1": 1, "normalized_1000": 1000}[box_format]
     sides = (width, height, width, height)
     # Python's round() takes halves to the even number, which is the rule here.
-    x1, y1, x2, y2 = (
-        round(v if divisor is None else v / divisor * side) for v, side in zip(box, sides, strict=True)
-    )
+    x1, y1, x2, y2 = (round(v if divisor is None else v / divisor * side) for v, side in zip(box, sides, strict=True))
     left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
     return left, top, min(max(x2, left + 1), width), min(max(y2, top + 1), height)

@@ -70,8 +70,8 @@ def check_phrase(phrase: str, tokenizer: Tokenizer) -> None:
     own += [marker for marker in EXAMPLE_MARKERS if marker in phrase]
     if own:
         raise BadQuery(
-            f"The phrase {phrase!r} holds {own[0]!r}, which is one of the model's own marks and not a word. "
-            "Describe what you look for in plain words."
+            f"the phrase {phrase!r:.80} holds {own[0]!r}, which is one of the model's own marks and not a word; "
+            "describe what to look for in plain words"
         )
 
 
@@ -83,7 +83,7 @@ def build_question(task: str, phrases: Sequence[str], tokenizer: Tokenizer) -> s
     # Nor may the phrases become a mark together with the words around them.
     separators = max(len(phrases) - 1, 0)
     if sum(i in tokenizer.added for i in tokenizer.encode(question)) != separators:
-        raise BadQuery(f"The phrases {list(phrases)!r} make up one of the model's own marks. Use plain words.")
+        raise BadQuery(f"the phrases {phrases!r:.80} make up one of the model's own marks; use plain words")
     return question
 
 
@@ -145,7 +145,7 @@ def expand_tags(chat: str, grids: Sequence[Grid]) -> tuple[str, list[int]]:
     def expand(tag: re.Match[str]) -> str:
         number = int(tag.group(1))
         if not 1 <= number <= len(grids):
-            raise BadQuery(f"The text names {tag.group()}, but {len(grids)} images are given. Give it, or drop the tag.")
+            raise BadQuery(f"the text names {tag.group()}, but {len(grids)} images are given; give it or drop the tag")
         order.append(number - 1)
         return f"<image {number}><img>{'<IMG_CONTEXT>' * image_tokens(grids[number - 1])}</img>"
 

@@ -5,45 +5,11 @@ All functions take a batch of rows: B sequences, n rows each, V tokens.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from groundlink.backends.locateanything.config import COORDINATES
-
-Mode = Literal["fast", "slow", "hybrid"]
-MODES: tuple[Mode, ...] = ("fast", "slow", "hybrid")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an answer is decoded. The defaults of the whole backend stand here."""
-
-    mode: Mode = "hybrid"
-    temperature: float = 0.0  # 0 takes the most probable token
-    top_p: float | None = None
-    top_k: int | None = None
-    repetition_penalty: float = 1.1
-    max_new_tokens: int = 8192
-    seed: int = 0  # of the drawing, where the temperature is above 0
-    parity: bool = False  # answer as the published model does: no help against repetition
-
-    def __post_init__(self) -> None:
-        """Refuse values that have no meaning."""
-        sound = {
-            f"mode {self.mode!r}": self.mode in MODES,
-            f"temperature {self.temperature}": self.temperature == 0 or 1e-3 <= self.temperature < math.inf,
-            f"top_p {self.top_p}": self.top_p is None or 0 < self.top_p <= 1,
-            f"top_k {self.top_k}": self.top_k is None or self.top_k >= 1,
-            f"repetition_penalty {self.repetition_penalty}": 0 < self.repetition_penalty < math.inf,
-            f"max_new_tokens {self.max_new_tokens}": self.max_new_tokens >= 0,
-        }
-        for name, fine in sound.items():
-            if not fine:
-                raise ValueError(f"{name} has no meaning here")
+from groundlink.backends.locateanything.settings import Settings
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -65,7 +65,7 @@ def rotary_angles(grids: Sequence[Grid], head_dim: int, device: torch.device) ->
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the adjacent pairs (2j, 2j+1) of `[L, heads, head_dim]` by the angles `[L, 1, head_dim / 2]`, in float32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = torch.unflatten(x.float(), -1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
@@ -98,12 +98,12 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: list[int]) -> Tensor:
         """`[L, D]` → `[L, D]`."""
-        q, k, v = self.wqkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = torch.unflatten(self.wqkv(x), -1, (3, self.heads, -1)).unbind(-3)
         q, k = rotate_pairs(q, cos, sin), rotate_pairs(k, cos, sin)
         # One call per picture, 4-D and without a mask: what the fast kernels want, and no L×L table.
         seen = [
             F.scaled_dot_product_attention(*(t.transpose(0, 1)[None] for t in picture))[0].transpose(0, 1)
-            for picture in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
+            for picture in zip(*(torch.split(t, lengths) for t in (q, k, v)), strict=True)
         ]
         mixed: Tensor = self.wo(torch.cat(seen).flatten(1))
         return mixed
@@ -111,7 +111,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: list[int]) -> Tensor:
         """`[L, D]` → `[L, D]`."""
         x = x + self.attention(self.norm0(x), cos, sin, lengths)
-        return x + self.mlp(self.norm1(x))
+        x = x + self.mlp(self.norm1(x))
+        return x
 
 
 class Encoder(nn.Module):
@@ -119,13 +120,13 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, LAYER_NORM_EPS)
 
     def forward(self, x: Tensor, grids: Sequence[Grid]) -> Tensor:
         """`[L, D]` → `[L, D]`."""
-        head_dim = x.shape[-1] // self.blocks[0].heads
-        angles = rotary_angles(grids, head_dim, x.device)[:, None]
+        angles = rotary_angles(grids, self.head_dim, x.device)[:, None]
         cos, sin = angles.cos(), angles.sin()
         for block in self.blocks:
             x = block(x, cos, sin, [rows * columns for rows, columns in grids])
@@ -152,4 +153,4 @@ class VisionTower(nn.Module):
         """`[L, 3, 14, 14]` → `[L / 4, 4·D]`, pictures one after the other."""
         x = self.encoder(self.patch_embed(patches, grids), grids)
         lengths = [rows * columns for rows, columns in grids]
-        return torch.cat([join_neighbours(part, grid) for part, grid in zip(x.split(lengths), grids, strict=True)])
+        return torch.cat([join_neighbours(part, grid) for part, grid in zip(torch.split(x, lengths), grids, strict=True)])

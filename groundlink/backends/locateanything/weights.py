@@ -1,4 +1,4 @@
-"""Checkpoints: finding them on disk or on the hub, and opening them as data.
+"""Opening checkpoints as data.
 
 Only safetensors are read, memory-mapped, one tensor at a time onto a model that was built without memory. Whatever is
 wrong with a checkpoint is told in one error.
@@ -6,7 +6,6 @@ wrong with a checkpoint is told in one error.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +14,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from groundlink.backends.locateanything.config import Config, read_config, read_json
+from groundlink.backends.locateanything.config import Config, read_config
+from groundlink.backends.locateanything.hub import tensor_files
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.prompt import Tokenizer
-from groundlink.errors import OutOfMemory, WeightsInvalid, WeightsNotFound
+from groundlink.errors import OutOfMemory, WeightsInvalid
 
-OFFICIAL_MODEL = "nvidia/LocateAnything-3B"
-LICENSE = "NVIDIA's licence for LocateAnything, non-commercial use only"
-FILES = ("*.json", "*.safetensors")  # all that is ever downloaded: no code, no pickles
-
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _OUTPUT = "language_model.lm_head.weight"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_TOLD = 12  # tensors named in one line of an error
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,56 +33,6 @@ class Checkpoint:
     config: Config
     tokenizer: Tokenizer
     model: LocateAnything
-
-
-def find(model: str, revision: str | None = None) -> Path:
-    """Return the folder of a checkpoint: `model` itself, or its copy of a hub repository, downloaded if need be.
-
-    Raises:
-        WeightsNotFound: there is no such folder, and no such repository can be had.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise WeightsNotFound(
-            f"there is no folder {model!r}; give the folder of a checkpoint, or a repository such as {OFFICIAL_MODEL!r}"
-        )
-    cached = find_cached(model, revision)
-    return cached if cached is not None else _download(model, revision)
-
-
-def find_cached(model: str, revision: str | None = None) -> Path | None:
-    """Return the folder of a checkpoint that needs no download; None where there is none, or not all of it."""
-    path = Path(model).expanduser()
-    if not path.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-        try:
-            path = Path(snapshot_download(model, revision=revision, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            return None
-    problems: list[str] = []
-    _tensor_files(path, problems)
-    whole = not problems and all((path / name).exists() for name in ("config.json", "tokenizer.json"))
-    return path if whole else None
-
-
-def _download(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    official = repository.lower() == OFFICIAL_MODEL.lower()
-    terms = LICENSE if official else "see its page on the hub"
-    _log.warning("downloading %s; licence of the weights: %s", repository, terms)
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # a download fails in as many ways as there are networks
-        raise WeightsNotFound(
-            f"{repository!r} is neither on this machine nor could be downloaded ({type(error).__name__}: {error}). "
-            "Check the name and the connection, log in with `hf auth login` if the repository asks for it, "
-            "or give the folder of a checkpoint"
-        ) from error
 
 
 def open_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:
@@ -104,18 +46,18 @@ def open_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> C
     problems: list[str] = []
     tokenizer = _tokenizer(folder, problems)
     config = read_config(folder, tokenizer.token_to_id if tokenizer else None, problems)
-    files = _tensor_files(folder, problems)
+    files = tensor_files(folder, problems)
     model = None
     if config is not None:
         with torch.device("meta"):
             model = LocateAnything(config)
         try:
-            _fill(model, files, device, dtype, config.tied, problems)
+            _fill(model, files, device, dtype, problems)
         except torch.OutOfMemoryError as error:
             size = sum(file.stat().st_size for file in files) / 1e9
             raise OutOfMemory(
-                f"{device} has too little free memory for the weights in {folder} ({size:.1f} GB of files). "
-                "Free some, choose another device, or a smaller type such as bfloat16"
+                f"{device} has too little free memory for the weights in {folder} ({size:.1f} GB of files); "
+                "free some, choose another device, or a smaller type such as bfloat16"
             ) from error
     if problems or tokenizer is None or config is None or model is None:
         raise WeightsInvalid(f"{folder} is no LocateAnything checkpoint that can be run:\n- " + "\n- ".join(problems))
@@ -134,32 +76,6 @@ def _tokenizer(folder: Path, problems: list[str]) -> Tokenizer | None:
         return None
 
 
-def _tensor_files(folder: Path, problems: list[str]) -> list[Path]:
-    """Return the files of tensors: those of the index, else the single one."""
-    if (folder / _INDEX).exists():
-        names = read_json(folder / _INDEX, problems).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            problems.append(f"{_INDEX} has no weight_map")
-            return []
-        shards = sorted(set(names.values()))
-        outside = [name for name in shards if Path(name).name != name or not name.endswith(".safetensors")]
-        missing = [name for name in shards if name not in outside and not (folder / name).exists()]
-        problems += [f"{_INDEX} names {name!r}, which is no safetensors file of this folder" for name in outside]
-        problems += [f"{name} is missing, though {_INDEX} names it" for name in missing]
-        return [folder / name for name in shards if name not in outside and name not in missing]
-    if (folder / _SINGLE).exists():
-        return [folder / _SINGLE]
-    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
-    if pickles:
-        problems.append(
-            f"the weights are pickles ({', '.join(pickles[:3])}), which can run code and are never opened; "
-            "convert them to safetensors"
-        )
-    else:
-        problems.append(f"there is neither {_SINGLE} nor {_INDEX}")
-    return []
-
-
 def _tensors(path: Path, device: torch.device, dtype: torch.dtype, problems: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a file, each mapped from it and copied only where the device or the type asks for it."""
     try:
@@ -175,7 +91,7 @@ def _tensors(path: Path, device: torch.device, dtype: torch.dtype, problems: lis
 
 
 def _fill(
-    model: LocateAnything, files: list[Path], device: torch.device, dtype: torch.dtype, tied: bool, problems: list[str]
+    model: LocateAnything, files: list[Path], device: torch.device, dtype: torch.dtype, problems: list[str]
 ) -> None:
     """Give a model without memory the tensors of the files, noting everything that does not fit."""
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -183,7 +99,7 @@ def _fill(
     surplus, misshapen, broken, twice = [], [], [], []
     for path in files:
         for name, tensor in _tensors(path, device, dtype, problems):
-            if name == _OUTPUT and tied:
+            if name == _OUTPUT and model.config.tied:
                 continue  # stored by some tools although it is the embedding matrix
             if name not in wanted:
                 surplus.append(name)

@@ -1,0 +1,229 @@
+"""LocateAnything behind the house's protocol: queries become questions, answers become detections.
+
+Importing this needs neither torch nor weights; both come with the constructor.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections.abc import Generator, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from groundlink.backend import BackendInfo, Context, Outcome
+from groundlink.backends.locateanything.hub import LICENSE, OFFICIAL_MODEL, find_cached
+from groundlink.backends.locateanything.settings import Settings
+from groundlink.detections import Found, IncompleteReason
+from groundlink.errors import BackendUnavailable
+from groundlink.image import ImageStore, OpenedImage
+from groundlink.query import Example, Query
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from groundlink.backends.locateanything.parse import Reader, Reading
+
+GROUP_SIZE = 16
+"""Categories in one question; the makers name 18 as the point where labels degrade."""
+UNNAMED = "object"
+"""The label where neither the query nor the model gives one."""
+
+_PACKAGES = ("torch", "tokenizers", "safetensors", "huggingface_hub")
+
+
+class LocateAnythingBackend:
+    """NVIDIA's LocateAnything: objects, phrases, points, text, user interfaces and documents, in one model.
+
+    Args:
+        model: the folder of a checkpoint, or a repository on the hub, downloaded at first use.
+        revision: the commit, branch or tag of the repository.
+        device: `auto` (CUDA where there is some), `cpu`, `cuda`, `cuda:1` …
+        dtype: `auto`, `bfloat16`, `float16` or `float32`.
+        group_size: a query with more categories than this is asked in groups, and the answers are merged.
+        decoding: the fields of `groundlink.backends.locateanything.settings.Settings`, such as `mode="fast"`.
+    """
+
+    info: ClassVar[BackendInfo] = BackendInfo(
+        name="locateanything",
+        tasks=("ground", "ground_one", "detect", "point", "text", "read", "gui", "layout", "example"),
+        points=True,
+        scores=True,
+        streams=True,
+        license=LICENSE,
+        description="NVIDIA's LocateAnything: open-vocabulary grounding of objects, text, interfaces and documents",
+    )
+
+    def __init__(
+        self,
+        *,
+        model: str = OFFICIAL_MODEL,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        group_size: int = GROUP_SIZE,
+        **decoding: Any,  # noqa: ANN401 - checked by Settings
+    ) -> None:
+        try:
+            self.settings = Settings(**decoding)
+        except ValueError as error:
+            raise BackendUnavailable(f"the settings of locateanything are unfit: {error}") from error
+        if group_size < 1:
+            raise BackendUnavailable(f"group_size is at least 1, not {group_size}")
+        self.group_size = group_size
+
+        from groundlink.backends.locateanything.engine import Engine
+
+        self._engine = Engine.load(model, revision, device, dtype)
+        self._images = ImageStore()
+
+    @classmethod
+    def problem(cls) -> str | None:
+        """Tell which packages are missing."""
+        missing = [name for name in _PACKAGES if find_spec(name) is None]
+        if not missing:
+            return None
+        return f"{', '.join(missing)} not installed; run pip install 'groundlink[locateanything]'"
+
+    @classmethod
+    def at_hand(cls) -> bool:
+        """Tell whether this machine has what makes it the best choice: the weights, and CUDA to run them."""
+        if cls.problem() is not None or find_cached(OFFICIAL_MODEL) is None:
+            return False
+        import torch
+
+        return torch.cuda.is_available()
+
+    def run(self, image: OpenedImage, query: Query, context: Context) -> Generator[Found, None, Outcome]:
+        """Answer a query, in groups of categories where it has many."""
+        from groundlink.backends.locateanything.parse import Reader
+        from groundlink.backends.locateanything.prompt import Turn, build_chat, build_question, place_examples
+
+        started = time.perf_counter()
+        engine, settings = self._engine, self.settings
+        groups = self._groups(query)
+        questions = [build_question(query.task, group, engine.tokenizer) for group in groups]
+        pictures = [image.pil()]
+        if query.example is not None:
+            pictures.append(self._example(query.example, image))
+        context.check()
+        figures = engine.new_figures()
+        seen = engine.look(pictures, figures)
+
+        tally = _Tally()
+        for number, (group, question) in enumerate(zip(groups, questions, strict=True)):
+            context.progress("reading the image", number / len(groups))
+            asked = place_examples(question, len(pictures) - 1)
+            chat, _ = build_chat([Turn("user", [pictures[0], asked, *pictures[1:]])])
+            reader = Reader(engine.tokenizer, engine.config.ids)
+            finish: str | None = "token_limit"  # of an answer that may have no tokens at all
+            for accepted in engine.answer(chat, seen, settings, figures, context.check):
+                finish = accepted.finish
+                for reading in reader.add(accepted):
+                    if reading.repeat and not settings.parity:
+                        tally.repeats += 1
+                    elif reading.item.values:
+                        tally.found += 1
+                        yield _found(reading, query, group, image.size)
+                if reader.repeating and not settings.parity and finish is None:
+                    finish = "repetition"
+                    break
+            reader.flush()
+            tally.add(reader, finish)
+
+        seconds = time.perf_counter() - started
+        figures["boxes_per_second"] = sum(text.count("<box>") for text in tally.raw) / seconds
+        alone = query.task in ("ground_one", "gui")
+        return Outcome(
+            status="ambiguous" if alone and tally.found > 1 else None,
+            reason=tally.in_words(settings.max_new_tokens),
+            incomplete_reason=tally.incomplete,
+            raw=tuple(tally.raw),
+            timings_ms=dict(figures),
+        )
+
+    def close(self) -> None:
+        """Free the device."""
+        del self._engine
+
+    def _groups(self, query: Query) -> list[tuple[str, ...]]:
+        phrases = tuple(dict.fromkeys(query.phrases))
+        if len(phrases) <= self.group_size:
+            return [phrases]
+        return [phrases[i : i + self.group_size] for i in range(0, len(phrases), self.group_size)]
+
+    def _example(self, example: Example, image: OpenedImage) -> Image.Image:
+        from groundlink.backends.locateanything.preprocessing import crop_box
+
+        picture = (image if example.image is None else self._images.open(example.image)).pil()
+        if example.box is None:
+            return picture
+        return picture.crop(crop_box(*picture.size, example.box, example.box_format))
+
+
+class _Tally:
+    """What is to be told of all answers to one query together."""
+
+    def __init__(self) -> None:
+        self.raw: list[str] = []
+        self.found = 0
+        self.repeats = 0
+        self.malformed = 0
+        self.incomplete: IncompleteReason | None = None
+
+    def add(self, reader: Reader, finish: str | None) -> None:
+        """Count one answer in. The first thing that went wrong is what is reported."""
+        self.raw.append(reader.text)
+        self.malformed += reader.malformed
+        if finish in ("token_limit", "repetition"):
+            reason: IncompleteReason | None = "token_limit" if finish == "token_limit" else "repetition"
+        else:
+            reason = "garbled" if finish == "garbled" or reader.malformed else None
+        self.incomplete = self.incomplete or reason
+
+    def in_words(self, limit: int) -> str:
+        """Return the reason for people."""
+        ended = {
+            None: "",
+            "token_limit": f"the answer was cut at the limit (max_new_tokens is {limit})",
+            "repetition": "the model repeated itself and was stopped",
+            "garbled": "the model broke its answer off",
+        }
+        parts = [ended[self.incomplete] if self.incomplete != "garbled" or not self.malformed else ""]
+        if self.repeats:
+            parts.append(f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} dropped")
+        if self.malformed:
+            parts.append(f"{self.malformed} malformed box{'es' if self.malformed > 1 else ''} dropped")
+        return "; ".join(part for part in parts if part)
+
+
+def _found(reading: Reading, query: Query, group: Sequence[str], size: tuple[int, int]) -> Found:
+    """Make what the backend hands out of one item: pixels in place of thousandths, the caller's words as the label."""
+    from groundlink.backends.locateanything.parse import to_pixels
+
+    item = reading.item
+    pixels = to_pixels(item.values, *size)
+    is_box = len(pixels) == 4
+    return Found(
+        _label(item.label, query, group),
+        box=pixels if is_box else None,
+        point=None if is_box else pixels,
+        score=reading.score,
+        spread=None if reading.spreads is None else to_pixels(reading.spreads, *size),
+        text=item.label if query.task in ("read", "text") else None,
+    )
+
+
+def _label(said: str | None, query: Query, group: Sequence[str]) -> str:
+    if len(group) == 1:
+        return group[0]
+    if said is None or not said.strip():
+        return UNNAMED
+    if query.task in ("read", "example"):
+        return said
+    # The model may change case and spaces; the caller's spelling wins.
+    return next((phrase for phrase in group if _plain(phrase) == _plain(said)), said)
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

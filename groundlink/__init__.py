@@ -57,7 +57,7 @@ from groundlink.query import (
     read,
     text,
 )
-from groundlink.render import draw
+
 
 __all__ = [
     "ERROR_CODES",

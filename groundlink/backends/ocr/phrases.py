@@ -1,0 +1,106 @@
+"""What a phrase asks for: the name that can be read, without quotes, articles, verbs and the kind of element."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_QUOTED = re.compile(
+    r"\"([^\"]+)\"|“([^”“]+)[”“]|„([^“”]+)[“”]|«([^»]+)»|‹([^›]+)›|「([^」]+)」|『([^』]+)』|`([^`]+)`"
+    r"|(?<!\w)'(.+?)'(?!\w)|(?<!\w)‘(.+?)’(?!\w)"
+)
+
+_ARTICLES = r"(?:the|a|an|this|that|my|your)"
+
+# Longest first where one begins with another.
+_TEXT_ROLES = (
+    r"(?:(?:primary|submit|toolbar|dialog|push|radio|toggle|menu) button|button|btn|hyperlink|(?:nav(?:igation)?"
+    r"|footer|header|sidebar|text|menu) link|link|(?:text|input|search|form|password|number|date)? ?(?:field|box|area"
+    r"|input)|textbox|textfield|textarea|placeholder|(?:nav(?:igation)?|menu|list|tree|sidebar|toolbar|breadcrumb)"
+    r" (?:item|entry|option)|breadcrumb|menuitem|menu|item|entry|tab|check ?box|radio|toggle|switch|slider|spinner"
+    r"|drop-?down(?: (?:menu|list))?|combo ?box|select(?: box)?|list ?box|option|label|heading|headline|title|header"
+    r"|caption|text|word|words|chip|badge|tile|card|key|cell|column|row|section|control|element|widget)"
+)
+_PICTURE_ROLES = (
+    r"(?:icons?|image|picture|photo|logo|avatar|symbol|pictogram|emoji|arrow|thumbnail|illustration|graphic|glyph)"
+)
+_SAYING = (
+    r"(?:labell?ed|named|called|titled|marked|that says|which says|that reads|which reads|saying|reading"
+    r"|with (?:the )?(?:text|label|name|title|caption|word|words)|for)"
+)
+_COLORS = (
+    r"(?:red|green|blue|yellow|orange|purple|violet|pink|brown|black|white|gr[ae]y|cyan|magenta|turquoise|golden|gold"
+    r"|silver|dark|light|bright|colou?red)"
+)
+
+_LEADING_VERB = re.compile(
+    r"^(?:please |now )*(?:"
+    r"(?:(?:double|right|left)[- ])?(?:click|tap)(?: on| at)?"
+    r"|(?:press|push|hit|select|choose|pick|open|find|locate|check|uncheck|focus|go to|move to|hover over|show me"
+    rf"|where is|where's)(?= (?:on )?{_ARTICLES} )(?: on)?"
+    r") ",
+    re.IGNORECASE,
+)
+_LEADING_ARTICLE = re.compile(rf"^{_ARTICLES} ", re.IGNORECASE)
+_TRAILING_ROLE = re.compile(rf" {_TEXT_ROLES}$", re.IGNORECASE)
+_ROLE_SAYING = re.compile(rf"^{_TEXT_ROLES} {_SAYING} ", re.IGNORECASE)
+_ROLE_FIRST = re.compile(r"^(?:button|link|tab|check ?box|radio button|menu item|field|text) ", re.IGNORECASE)
+_PICTURE = re.compile(rf"(?:^|\W){_PICTURE_ROLES}$", re.IGNORECASE)
+_COLORED = re.compile(rf"(?:^|\W){_COLORS}(?:\W|$)", re.IGNORECASE)
+_ONLY_ROLES = re.compile(
+    rf"^(?:\W|{_ARTICLES}\b|{_TEXT_ROLES}\b|{_PICTURE_ROLES}\b|{_SAYING}\b|(?:please|click|tap|press|on|in|push|hit"
+    r"|select|choose|open|find|locate|of)\b)*$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look for on a page.
+
+    Attributes:
+        names: texts that would satisfy the phrase, the most literal first; one that is found ends the search.
+        picture: the phrase asks for an icon or a picture, which has no text: only its literal words count.
+        colored: the phrase has a colour in it, which cannot be judged.
+        unused: the part of the phrase beside a quoted name that was not understood; empty for none.
+    """
+
+    names: tuple[str, ...]
+    picture: bool = False
+    colored: bool = False
+    unused: str = ""
+
+
+def understand(phrase: str) -> Wanted:
+    """Take a phrase apart: "the 'Save as' button" asks for the text "Save as".
+
+    The whole phrase stays the first name, since a button may really read "Menu item".
+    """
+    quoted = _QUOTED.search(phrase)
+    if quoted is not None:
+        name = next(group for group in quoted.groups() if group is not None).strip()
+        rest = " ".join((phrase[: quoted.start()] + phrase[quoted.end() :]).split())
+        if name:
+            return Wanted(
+                names=(name,),
+                picture=_PICTURE.search(rest) is not None,
+                unused="" if _ONLY_ROLES.match(rest) else rest,
+            )
+    names = [phrase]
+    core = phrase
+    for leading in (_LEADING_VERB, _LEADING_ARTICLE):
+        core = _without(leading, core, names)
+    if _PICTURE.search(core):
+        return Wanted(tuple(names), picture=True, colored=_COLORED.search(core) is not None)
+    for part in (_ROLE_SAYING, _ROLE_FIRST, _LEADING_ARTICLE, _TRAILING_ROLE, _TRAILING_ROLE):
+        core = _without(part, core, names)
+    return Wanted(tuple(names), colored=_COLORED.search(phrase) is not None)
+
+
+def _without(pattern: re.Pattern[str], core: str, names: list[str]) -> str:
+    """Strip the pattern and note the new name, unless nothing would be left."""
+    shorter = pattern.sub("", core, count=1).strip()
+    if shorter and shorter != core:
+        names.append(shorter)
+        return shorter
+    return core

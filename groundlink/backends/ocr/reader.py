@@ -1,0 +1,272 @@
+"""Reading a picture: rapidocr finds lines and reads them, we place the words.
+
+rapidocr's own word boxes are per letter as soon as a line has one character beyond Latin; the columns of its
+recogniser are kept instead, and words are cut where it read a space or left a gap.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from groundlink.backend import Context
+from groundlink.detections import Box
+from groundlink.image import Pixels
+
+Array = npt.NDArray[np.float64]
+
+Color = tuple[int, int, int]
+
+MAX_SIDE = 2000
+"""Larger pictures are scaled down to find the lines; they are read at full size."""
+MIN_TEXT_SCORE = 0.3
+_CHUNK = 24
+"""Lines read between two looks at the deadline."""
+SEPARATORS = "|•·›»‹«¦"
+"""What stands between two names and is often read as part of one."""
+_MAX_ASPECT = 20
+"""Longer strips are cut: the detector would blow their short side up."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A run of characters without a space; of scripts without spaces, one character.
+
+    `box` is in pixels, `score` 0…1 the recogniser's certainty, `ink` and `paper` the RGB of letters and background.
+    """
+
+    text: str
+    box: Box
+    score: float
+    ink: Color
+    paper: Color
+
+
+@dataclass(frozen=True)
+class Line:
+    """Words that the detector saw as one piece of text; `text` is what was read, with its spaces."""
+
+    text: str
+    box: Box
+    score: float
+    words: tuple[Word, ...]
+    vertical: bool
+
+
+class HasBox(Protocol):
+    """Something with a place in the picture."""
+
+    @property
+    def box(self) -> Box:
+        """`(x1, y1, x2, y2)` in pixels."""
+
+
+Boxed = TypeVar("Boxed", bound=HasBox)
+
+
+@dataclass(frozen=True)
+class Page:
+    """All lines of a picture, in reading order, and how long it took: milliseconds by stage."""
+
+    lines: tuple[Line, ...]
+    timings_ms: dict[str, float]
+
+    @property
+    def cost(self) -> int:
+        """Bytes that the page takes in memory, about."""
+        return 500 + sum(600 + len(line.text) * 4 + 420 * len(line.words) for line in self.lines)
+
+
+class Reader:
+    """Reads pictures with rapidocr; not thread-safe.
+
+    Args:
+        max_side: pictures whose longer side is larger are scaled down to it for finding lines.
+        threads: CPU threads; None for all that the process may use.
+    """
+
+    def __init__(self, max_side: int = MAX_SIDE, threads: int | None = None) -> None:
+        from rapidocr import RapidOCR
+
+        if threads is None:
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._max_side = max_side
+        self._engine: Any = RapidOCR(
+            params={
+                "Global.use_cls": False,
+                "Global.return_word_box": True,
+                "Global.text_score": MIN_TEXT_SCORE,
+                "Global.max_side_len": max_side,
+                "Global.log_level": "critical",
+                "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+            }
+        )
+
+    def read(self, pixels: Pixels, context: Context) -> Page:
+        """Read a picture of shape H×W×3, RGB.
+
+        Raises:
+            Cancelled, DeadlineExceeded: seen between the stages, and every few lines.
+        """
+        started = time.perf_counter()
+        bgr = np.ascontiguousarray(pixels[:, :, ::-1])
+        context.progress("finding text", 0.0)
+        quads = [quad for part, x, y in _parts(bgr) for quad in self._find(part) + (x, y)]
+        context.check()
+        found = time.perf_counter()
+        lines = list(self._lines(bgr, quads, context))
+        read = time.perf_counter()
+        return Page(
+            lines=tuple(in_reading_order(lines)),
+            timings_ms={"find_text": (found - started) * 1000, "read_text": (read - found) * 1000},
+        )
+
+    def _find(self, bgr: Pixels) -> Array:
+        """Return the quadrilaterals of text lines, shape N×4×2, from the top left clockwise, in pixels of `bgr`."""
+        from rapidocr.main import RapidOCRError
+        from rapidocr.utils.process_img import map_boxes_to_original
+
+        height, width = bgr.shape[:2]
+        scaled, record = self._engine.preprocess_img(bgr)
+        try:
+            _, found = self._engine.detect_and_crop(scaled, record)
+        except RapidOCRError:  # how rapidocr says that there is no text
+            return np.empty((0, 4, 2))
+        return np.asarray(map_boxes_to_original(found.boxes, record, height, width), dtype=np.float64)
+
+    def _lines(self, bgr: Pixels, quads: list[Array], context: Context) -> Iterator[Line]:
+        crops = self._engine.crop_text_regions(bgr, [quad.astype(np.float32) for quad in quads])
+        kept = [number for number, crop in enumerate(crops) if crop.size]
+        # Of like width together, since a batch is as wide as its widest line.
+        kept.sort(key=lambda number: crops[number].shape[1] / crops[number].shape[0])
+        for start in range(0, len(kept), _CHUNK):
+            context.check()
+            context.progress("reading text", start / len(kept))
+            chunk = kept[start : start + _CHUNK]
+            read = self._engine.recognize_txt([crops[number] for number in chunk])
+            for number, text, score, columns in zip(chunk, read.txts, read.scores, read.word_results):
+                if text.strip() and score >= MIN_TEXT_SCORE:
+                    line = _place(bgr, quads[number], text, float(score), columns)
+                    if line is not None:
+                        yield line
+
+
+def _parts(bgr: Pixels) -> Iterator[tuple[Pixels, int, int]]:
+    """Cut a very long strip in pieces, padded where it is very thin; yields (piece, x offset, y offset)."""
+    height, width = bgr.shape[:2]
+    longest = _MAX_ASPECT * max(min(height, width), 64)
+    for y in range(0, height, longest):
+        for x in range(0, width, longest):
+            piece = bgr[y : y + longest, x : x + longest]
+            missing = [max(0, 32 - side) for side in piece.shape[:2]]
+            if any(missing):
+                piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+            yield piece, x, y
+
+
+def _place(bgr: Pixels, quad: Array, text: str, score: float, columns: Any) -> Line | None:
+    """Cut a line that was read into words with boxes. `columns` is rapidocr's `WordInfo`."""
+    centres = np.array([column for word in columns.word_cols for column in word], dtype=np.float64)
+    characters = [character for word in columns.words for character in word]
+    if not characters or columns.line_txt_len <= 0:
+        return None
+    certain = [score for character, score in zip(text, columns.confs) if not character.isspace()]
+    centres = (centres + 0.5) / columns.line_txt_len
+    pitch = float(np.median(np.diff(centres))) if len(centres) > 1 else 1.0 / max(len(text), 1)
+    vertical = _side(quad, 0, 3) >= 1.5 * _side(quad, 0, 1)
+    pieces = _split(text, characters, centres, pitch)
+    words = []
+    for first, last in pieces:
+        # Between two words the border lies half-way, so that neighbours never overlap.
+        left = centres[first] - pitch * 0.6
+        right = centres[last] + pitch * 0.6
+        if first:
+            left = max(left, (centres[first - 1] + centres[first]) / 2)
+        if last + 1 < len(centres):
+            right = min(right, (centres[last] + centres[last + 1]) / 2)
+        box = _stretch(quad, max(0.0, left), min(1.0, right), vertical)
+        sure = float(np.mean(certain[first : last + 1]))
+        words.append(Word("".join(characters[first : last + 1]), box, sure, *_colors(bgr, box)))
+    return Line(" ".join(text.split()), _bounds(quad), score, tuple(words), vertical)
+
+
+def _split(text: str, characters: list[str], centres: Array, pitch: float) -> list[tuple[int, int]]:
+    """Return the first and last character of each word: cut at spaces, wide gaps, separators and CJK characters."""
+    breaks = set()
+    position = 0
+    for number, character in enumerate(characters):
+        found = text.find(character, position)
+        if found > position and text[position:found].isspace():
+            breaks.add(number)
+        position = max(found, position) + 1
+        if number and (
+            centres[number] - centres[number - 1] > 3.5 * pitch
+            or _stands_alone(character)
+            or _stands_alone(characters[number - 1])
+            or character in SEPARATORS
+            or characters[number - 1] in SEPARATORS
+        ):
+            breaks.add(number)
+    starts = sorted({0} | breaks)
+    return [(start, end - 1) for start, end in zip(starts, [*starts[1:], len(characters)])]
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether the script has no spaces between words: Chinese characters, kana."""
+    return "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff"
+
+
+def _stretch(quad: Array, start: float, end: float, vertical: bool) -> Box:
+    """Return the bounds of the part of a line from `start` to `end`, 0…1 along its text."""
+    a, b, c, d = quad  # from the top left, clockwise
+    near, far = ((a, b), (d, c)) if vertical else ((a, d), (b, c))
+    corners = np.array([n + (f - n) * t for n, f in zip(near, far) for t in (start, end)])
+    return _bounds(corners)
+
+
+def _bounds(points: Array) -> Box:
+    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+    return (float(x1), float(y1), float(x2), float(y2))
+
+
+def _side(quad: Array, start: int, end: int) -> float:
+    return float(np.linalg.norm(quad[start] - quad[end]))
+
+
+def _colors(bgr: Pixels, box: Box) -> tuple[Color, Color]:
+    """Return the colours (RGB) of ink and paper: the few pixels that differ most from the median, and the median.
+
+    Thin letters are blurred into the paper; only their strongest pixels have the colour that was meant.
+    """
+    x1, y1, x2, y2 = (int(value) for value in box)
+    patch = bgr[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)].reshape(-1, 3).astype(np.int32)
+    if not len(patch):
+        return (0, 0, 0), (255, 255, 255)
+    paper = np.median(patch, axis=0)
+    difference = np.abs(patch - paper).sum(axis=1)
+    ink = np.median(patch[difference >= np.quantile(difference, 0.97)], axis=0)
+    return _rgb(ink), _rgb(paper)
+
+
+def _rgb(bgr: Array) -> Color:
+    blue, green, red = (int(value) for value in bgr)
+    return (red, green, blue)
+
+
+def in_reading_order(lines: list[Boxed]) -> list[Boxed]:
+    """Sort by rows from the top, and in a row from the left. Two share a row if half of the lower one overlaps."""
+    rows: list[list[Boxed]] = []
+    for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
+        top, bottom = line.box[1], line.box[3]
+        last = rows[-1][0].box if rows else None
+        if last is not None and min(bottom, last[3]) - max(top, last[1]) > 0.5 * min(bottom - top, last[3] - last[1]):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [line for row in rows for line in sorted(row, key=lambda line: line.box[0])]

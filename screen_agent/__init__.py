@@ -1,0 +1,1 @@
+"""Automation of a desktop: capture, ground, act, check."""

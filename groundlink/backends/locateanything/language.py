@@ -137,8 +137,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, rows: Rows, keys: Tensor, values: Tensor) -> Tensor:
         """`[B, R, D]` → `[B, R, D]`."""
         x = x + self.self_attn(self.input_layernorm(x), rows, keys, values)
-        x = x + self.mlp(self.post_attention_layernorm(x))
-        return x
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Decoder(nn.Module):

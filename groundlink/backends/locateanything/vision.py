@@ -111,8 +111,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: list[int]) -> Tensor:
         """`[L, D]` → `[L, D]`."""
         x = x + self.attention(self.norm0(x), cos, sin, lengths)
-        x = x + self.mlp(self.norm1(x))
-        return x
+        out: Tensor = x + self.mlp(self.norm1(x))
+        return out
 
 
 class Encoder(nn.Module):
@@ -153,4 +153,6 @@ class VisionTower(nn.Module):
         """`[L, 3, 14, 14]` → `[L / 4, 4·D]`, pictures one after the other."""
         x = self.encoder(self.patch_embed(patches, grids), grids)
         lengths = [rows * columns for rows, columns in grids]
-        return torch.cat([join_neighbours(part, grid) for part, grid in zip(torch.split(x, lengths), grids, strict=True)])
+        return torch.cat(
+            [join_neighbours(part, grid) for part, grid in zip(torch.split(x, lengths), grids, strict=True)]
+        )

@@ -57,6 +57,7 @@ from groundlink.query import (
     read,
     text,
 )
+from groundlink.render import draw
 
 
 __all__ = [

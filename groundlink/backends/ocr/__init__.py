@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from groundlink.backends.ocr.phrases import Wanted
 
 CACHE_BYTES = 64 * 2**20
+WORTH_NAMING = 0.3
+"""Candidates below this score are noise, and not named where nothing was found."""
 
 
 class OcrBackend:
@@ -63,12 +65,15 @@ class OcrBackend:
         return f"{' and '.join(missing)} not installed: pip install groundlink" if missing else None
 
     def run(self, image: OpenedImage, query: Query, context: Context) -> Generator[Found, None, Outcome]:
+        from groundlink.backends.ocr.reader import union
+
         index, timings = self._index(image, context)
         context.check()
         started = time.perf_counter()
         if query.task == "read":
             for line in index.page.lines:
-                yield Found(line.text, box=line.box, score=line.score, text=line.text)
+                box = union([word.box for word in line.words])
+                yield Found(line.text, box=box, score=line.score, text=line.text)
             count = len(index.page.lines)
             outcome = Outcome(reason=f"read {count} line{'' if count == 1 else 's'} of text")
         else:
@@ -126,6 +131,8 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
             reason = f'{len(equal)} places read "{name}" equally well, and nothing in the phrase settles between them'
             return _by_reading(equal), Outcome("ambiguous", reason + _unused(wanted))
         closest += candidates
+    if wanted.picture:
+        closest += index.find(wanted.picture)
     return (), Outcome("not_found", _missed(wanted, closest, bool(index.page.lines)))
 
 
@@ -156,7 +163,8 @@ def _missed(wanted: Wanted, candidates: list[Match], any_text: bool) -> str:
         reasons.append("colours are not judged, this backend only reads")
     best: dict[str, float] = {}
     for match in sorted(candidates, key=lambda match: -match.score):
-        best.setdefault(match.text, match.score)
+        if match.score >= WORTH_NAMING:
+            best.setdefault(match.text, match.score)
     if best:
         listed = ", ".join(f'"{text}" ({score:.2f})' for text, score in list(best.items())[:3])
         reasons.append(f"closest: {listed}")

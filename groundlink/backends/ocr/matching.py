@@ -15,7 +15,7 @@ from functools import cached_property
 from rapidfuzz import process
 from rapidfuzz.distance import Indel, Levenshtein
 
-from groundlink.backends.ocr.reader import SEPARATORS, Color, Line, Page, Word
+from groundlink.backends.ocr.reader import SEPARATORS, Color, Line, Page, Word, union
 from groundlink.detections import Box
 
 THRESHOLD = 0.8
@@ -108,6 +108,7 @@ class _Token:
     text: str
     compact: str
     word: Word
+    height: float
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class PageIndex:
             same = likeness(wanted, run.compact, words)
             # What differs too much stays a candidate to name in a refusal, well below any threshold.
             score = same * self._standing(run, passages) if same else rough * 0.5
-            matches.append(Match(_text(run), _union(run), score))
+            matches.append(Match(_text(run), union([token.word.box for token in run.tokens]), score))
         matches.sort(key=lambda match: (-match.score, len(match.text), match.box[1] - match.box[3]))
         kept: list[Match] = []
         for match in matches:
@@ -218,15 +219,14 @@ class PageIndex:
 
 
 def _tokens(number: int, line: Line) -> list[_Token]:
-    return [_Token(number, place, word.text, compact(word.text), word) for place, word in enumerate(line.words)]
+    return [_Token(number, place, word.text, compact(word.text), word, _height(line.box)) for place, word in enumerate(line.words)]
 
 
 def _parted(left: _Token, right: _Token) -> bool:
     """Whether punctuation or a gap shows that two neighbours do not belong together."""
     if left.text[-1] in _ENDS or right.text[0] in _SEPARATORS + "(":
         return True
-    a, b = left.word.box, right.word.box
-    return b[0] - a[2] > 0.9 * max(_height(a), _height(b))
+    return right.word.box[0] - left.word.box[2] > 0.9 * max(left.height, right.height)
 
 
 def _recolored(beside: Sequence[_Token], run: Sequence[_Token]) -> bool:
@@ -251,7 +251,7 @@ def _is_drawn(token: _Token, name: _Token) -> bool:
         return False
     gap = name.word.box[0] - token.word.box[2]
     foreign = not token.text.isascii() and name.text.isascii()
-    return foreign or token.word.score < 0.8 or gap > 0.35 * _height(name.word.box)
+    return foreign or token.word.score < 0.8 or gap > 0.35 * name.height
 
 
 def _is_extra(text: str) -> bool:
@@ -287,16 +287,6 @@ def _text(run: _Run) -> str:
     return " ".join(token.text for token in run.tokens)
 
 
-def _union(run: _Run) -> Box:
-    boxes = [token.word.box for token in run.tokens]
-    return (
-        min(box[0] for box in boxes),
-        min(box[1] for box in boxes),
-        max(box[2] for box in boxes),
-        max(box[3] for box in boxes),
-    )
-
-
 def _height(box: Box) -> float:
     return box[3] - box[1]
 
@@ -307,7 +297,7 @@ def _same_place(a: Box, b: Box) -> bool:
         return True
     small, large = sorted((_height(a), _height(b)))
     gap = max(a[0], b[0]) - min(a[2], b[2])
-    return small < 0.85 * large and gap < 0.6 * large and min(a[3], b[3]) - max(a[1], b[1]) > 0.7 * small
+    return small < 0.85 * large and gap < 1.3 * large and min(a[3], b[3]) - max(a[1], b[1]) > 0.7 * small
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -13,13 +13,16 @@ _QUOTED = re.compile(
 _ARTICLES = r"(?:the|a|an|this|that|my|your)"
 
 # Longest first where one begins with another.
-_TEXT_ROLES = (
-    r"(?:(?:primary|submit|toolbar|dialog|push|radio|toggle|menu) button|button|btn|hyperlink|(?:nav(?:igation)?"
-    r"|footer|header|sidebar|text|menu) link|link|(?:text|input|search|form|password|number|date)? ?(?:field|box|area"
-    r"|input)|textbox|textfield|textarea|placeholder|(?:nav(?:igation)?|menu|list|tree|sidebar|toolbar|breadcrumb)"
-    r" (?:item|entry|option)|breadcrumb|menuitem|menu|item|entry|tab|check ?box|radio|toggle|switch|slider|spinner"
-    r"|drop-?down(?: (?:menu|list))?|combo ?box|select(?: box)?|list ?box|option|label|heading|headline|title|header"
-    r"|caption|text|word|words|chip|badge|tile|card|key|cell|column|row|section|control|element|widget)"
+_SURE_ROLES = (
+    r"(?:(?:(?:primary|submit|toolbar|dialog|push|radio|toggle|menu) )?(?:button|btn)|hyperlink|(?:nav(?:igation)?"
+    r"|footer|header|sidebar|menu) link|(?:text|input|search|form|password|number|date) (?:field|box|area|input)"
+    r"|textbox|textfield|textarea|(?:nav(?:igation)?|menu|list|tree|sidebar|toolbar|breadcrumb) (?:item|entry|option)"
+    r"|menuitem|check ?box|drop-?down(?: (?:menu|list))?|combo ?box|select box|list ?box)"
+)
+# Also ends of names ("Add item", "Copy link"), so they count as kinds of elements only behind an article.
+_LIKELY_ROLES = (
+    r"(?:link|field|box|input|placeholder|breadcrumb|menu|item|entry|tab|radio|toggle|switch|slider|select|option"
+    r"|label|heading|headline|title|header|caption|text|word|words|chip|badge|tile|key|control|element|widget)"
 )
 _PICTURE_ROLES = (
     r"(?:icons?|image|picture|photo|logo|avatar|symbol|pictogram|emoji|arrow|thumbnail|illustration|graphic|glyph)"
@@ -42,13 +45,14 @@ _LEADING_VERB = re.compile(
     re.IGNORECASE,
 )
 _LEADING_ARTICLE = re.compile(rf"^{_ARTICLES} ", re.IGNORECASE)
-_TRAILING_ROLE = re.compile(rf" {_TEXT_ROLES}$", re.IGNORECASE)
-_ROLE_SAYING = re.compile(rf"^{_TEXT_ROLES} {_SAYING} ", re.IGNORECASE)
-_ROLE_FIRST = re.compile(r"^(?:button|link|tab|check ?box|radio button|menu item|field|text) ", re.IGNORECASE)
+_SURE_ROLE_LAST = re.compile(rf" {_SURE_ROLES}$", re.IGNORECASE)
+_ROLE_LAST = re.compile(rf" (?:{_SURE_ROLES}|{_LIKELY_ROLES})$", re.IGNORECASE)
+_ROLE_SAYING = re.compile(rf"^(?:{_SURE_ROLES}|{_LIKELY_ROLES}) {_SAYING} ", re.IGNORECASE)
+_ROLE_FIRST = re.compile(rf"^{_SURE_ROLES} ", re.IGNORECASE)
 _PICTURE = re.compile(rf"(?:^|\W){_PICTURE_ROLES}$", re.IGNORECASE)
 _COLORED = re.compile(rf"(?:^|\W){_COLORS}(?:\W|$)", re.IGNORECASE)
 _ONLY_ROLES = re.compile(
-    rf"^(?:\W|{_ARTICLES}\b|{_TEXT_ROLES}\b|{_PICTURE_ROLES}\b|{_SAYING}\b|(?:please|click|tap|press|on|in|push|hit"
+    rf"^(?:\W|{_ARTICLES}\b|{_SURE_ROLES}\b|{_LIKELY_ROLES}\b|{_PICTURE_ROLES}\b|{_SAYING}\b|(?:please|click|tap|press|on|in|push|hit"
     r"|select|choose|open|find|locate|of)\b)*$",
     re.IGNORECASE,
 )
@@ -60,13 +64,13 @@ class Wanted:
 
     Attributes:
         names: texts that would satisfy the phrase, the most literal first; one that is found ends the search.
-        picture: the phrase asks for an icon or a picture, which has no text: only its literal words count.
+        picture: for an icon or a picture, which has no text, its name: texts like it are told of but not taken.
         colored: the phrase has a colour in it, which cannot be judged.
         unused: the part of the phrase beside a quoted name that was not understood; empty for none.
     """
 
     names: tuple[str, ...]
-    picture: bool = False
+    picture: str = ""
     colored: bool = False
     unused: str = ""
 
@@ -80,19 +84,19 @@ def understand(phrase: str) -> Wanted:
     if quoted is not None:
         name = next(group for group in quoted.groups() if group is not None).strip()
         rest = " ".join((phrase[: quoted.start()] + phrase[quoted.end() :]).split())
+        if name and _PICTURE.search(rest):
+            return Wanted((phrase,), picture=name)
         if name:
-            return Wanted(
-                names=(name,),
-                picture=_PICTURE.search(rest) is not None,
-                unused="" if _ONLY_ROLES.match(rest) else rest,
-            )
+            return Wanted((name,), unused="" if _ONLY_ROLES.match(rest) else rest)
     names = [phrase]
     core = phrase
     for leading in (_LEADING_VERB, _LEADING_ARTICLE):
         core = _without(leading, core, names)
-    if _PICTURE.search(core):
-        return Wanted(tuple(names), picture=True, colored=_COLORED.search(core) is not None)
-    for part in (_ROLE_SAYING, _ROLE_FIRST, _LEADING_ARTICLE, _TRAILING_ROLE, _TRAILING_ROLE):
+    picture = _PICTURE.search(core)
+    if picture is not None:
+        return Wanted(tuple(names), picture=core[: picture.start()].strip() or core)
+    role_last = _ROLE_LAST if _LEADING_ARTICLE.match(phrase) or len(names) > 1 else _SURE_ROLE_LAST
+    for part in (_ROLE_SAYING, _ROLE_FIRST, _LEADING_ARTICLE, role_last):
         core = _without(part, core, names)
     return Wanted(tuple(names), colored=_COLORED.search(phrase) is not None)
 

@@ -297,7 +297,7 @@ def _same_place(a: Box, b: Box) -> bool:
         return True
     small, large = sorted((_height(a), _height(b)))
     gap = max(a[0], b[0]) - min(a[2], b[2])
-    return small < 0.85 * large and gap < 1.3 * large and min(a[3], b[3]) - max(a[1], b[1]) > 0.7 * small
+    return gap < 0.9 * large and min(a[3], b[3]) - max(a[1], b[1]) > 0.7 * small
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -190,7 +190,7 @@ def _place(bgr: Pixels, quad: Array, text: str, score: float, columns: Any) -> L
     borders += [(centres[first - 1] + centres[first]) / 2 for first, _ in pieces[1:]]
     borders.append(min(1.0, centres[-1] + pitch))
     boxes = [_stretch(quad, start, end, vertical) for start, end in zip(borders, borders[1:])]
-    if not vertical and abs(quad[1, 1] - quad[0, 1]) < 0.1 * _side(quad, 0, 3):
+    if not vertical and abs(quad[1, 1] - quad[0, 1]) < 0.2 * _side(quad, 0, 3):
         boxes = _to_the_ink(bgr, _bounds(quad), boxes)
     words = []
     for (first, last), box in zip(pieces, boxes):

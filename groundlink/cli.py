@@ -1,0 +1,425 @@
+"""The command line. Exit codes: 0 found, 1 not found, 2 and above an error (`groundlink.errors.ERROR_CODES`)."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from groundlink._version import __version__
+from groundlink.errors import BadImage, BadOutput, BadQuery, GroundlinkError
+from groundlink.query import TASKS, Query
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from groundlink.detections import Detections
+    from groundlink.doctor import Report
+    from groundlink.locator import Locator
+
+SOURCES = "groundlink.sources"
+"""Entry points: a word that stands for a picture, such as `screen`, and the function that takes it."""
+_LISTS = {"detect", "layout"}
+
+TaskName = enum.Enum("TaskName", {task: task for task in TASKS}, type=str)  # type: ignore[misc]
+
+app = typer.Typer(
+    name="groundlink",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Where in this image is what I describe?",
+)
+
+
+def main() -> None:
+    """Run the command line; never ends in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name or a text may hold what the terminal's encoding lacks.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except GroundlinkError as error:
+        _complain(error)
+        sys.exit(error.code.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has gone (`| head`); keep Python from complaining again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"groundlink {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def locate(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE... [QUERY]",
+            help="Pictures, folders of pictures, - for standard input, or the word screen; then what to look for, "
+            "in one word in quotes. The tasks read and example take no query; detect and layout take categories "
+            "with commas between.",
+            show_default=False,
+        ),
+    ],
+    task: Annotated[
+        Optional[TaskName],  # noqa: UP007, UP045 - typer reads this at run time, on Python 3.10 too
+        typer.Option("--task", "-t", help="What is asked. Default: the first task of the backend.", show_default=False),
+    ] = None,
+    backend: Annotated[
+        Optional[str],  # noqa: UP007, UP045
+        typer.Option("--backend", "-b", help="The model that answers; see `groundlink doctor`.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP007, UP045
+        typer.Option("--out", "-o", help="Draw the answer: a file, or a folder for several pictures.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each picture.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Ask for everything that fits, not for the one (the task ground).")
+    ] = False,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP007, UP045
+        typer.Option(help="Drop what has a lower score, 0 to 1. Default: the backend's own.", show_default=False),
+    ] = None,
+    deadline: Annotated[
+        Optional[float],  # noqa: UP007, UP045
+        typer.Option(help="Seconds for each picture.", show_default=False),
+    ] = None,
+    example: Annotated[
+        Optional[Path],  # noqa: UP007, UP045
+        typer.Option(help="For the task example: the picture of what to look for.", show_default=False),
+    ] = None,
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP007, UP045
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the backend; may be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Find what you describe in pictures, and say where it is.
+
+    Exit code: 0 found, 1 found in none of the pictures, 2 and above an error.
+
+    groundlink locate shot.png "the Sign in button" --out found.png
+    """
+    if everything and task is None:
+        task = TaskName("ground")
+    takes_words = (task.value if task else "") not in {"read", "example"}
+    if takes_words and len(what) < 2:
+        raise BadQuery(f'only {what[0]!r} is given; say which picture and what to look for: shot.png "the Save button"')
+    images, words = (what[:-1], what[-1]) if takes_words else (what, "")
+    if takes_words and Path(words).is_file() and not any(Path(image).exists() for image in images):
+        raise BadQuery(f"the query comes last: groundlink locate {words!r} {images[0]!r}")
+    settings = dict(_setting(text) for text in setting or [])
+    query = _query(task.value if task else None, words, example)
+    pictures = list(_pictures(images))
+    targets = _targets(pictures, out)
+
+    import groundlink
+
+    codes = []
+    with _Progress() as progress:
+        progress.show(f"loading {backend or 'the backend'}", 0.0)
+        with groundlink.load(backend, **settings) as locator:
+            locator.on_progress = progress.show
+            for number, (name, picture) in enumerate(pictures):
+                progress.title(f"{number + 1}/{len(pictures)} " if len(pictures) > 1 else "")
+                codes.append(
+                    _one(locator, name, picture, query, threshold, deadline, targets.get(name), as_json, progress)
+                )
+    errors = [code for code in codes if code > 1]
+    raise typer.Exit(errors[0] if errors else min(codes))
+
+
+def _one(
+    locator: Locator,
+    name: str,
+    picture: Any,
+    query: Query | str,
+    threshold: float | None,
+    deadline: float | None,
+    target: Path | None,
+    as_json: bool,
+    progress: _Progress,
+) -> int:
+    """Answer for one picture, print and draw it; return its exit code."""
+    from dataclasses import replace
+
+    from groundlink.files import save_picture
+    from groundlink.image import printable
+    from groundlink.render import draw
+
+    try:
+        # A source such as the screen is looked at now, not when the arguments were read.
+        image = picture() if callable(picture) else picture
+        answer = locator.locate(image, query, threshold=threshold, deadline=deadline)
+        answer = replace(answer, source=printable(name))
+        if target is not None:
+            save_picture(draw(image, answer), target)
+    except GroundlinkError as error:
+        progress.clear()
+        if as_json:
+            _print_json({"schema": "groundlink/1", "source": printable(name), "error": error.to_json()})
+        _complain(error)
+        return error.code.exit_code
+    progress.clear()
+    if as_json:
+        _print_json(answer.to_json())
+    else:
+        _print_table(answer, target)
+    return 0 if len(answer) else 1
+
+
+def _query(task: str | None, words: str, example: Path | None) -> Query | str:
+    from groundlink.query import Example, Query
+
+    if task == "example":
+        if example is None:
+            raise BadQuery("the task 'example' needs the picture of what to look for: --example crop.png")
+        return Query("example", (), Example(example))
+    if task is None:
+        return Query("gui", (words,)).phrases[0]  # checked here, before a model is loaded
+    if task == "read":
+        return Query("read")
+    phrases = tuple(word for word in words.split(",") if word.strip()) if task in _LISTS else (words,)
+    return Query(task, phrases)  # type: ignore[arg-type]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise BadQuery(f"a setting is NAME=VALUE, not {text!r:.80}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _pictures(arguments: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each picture's name, and its path, its bytes, or the function that takes it."""
+    from groundlink.image import MAX_FILE_BYTES, SUFFIXES, printable
+
+    sources = {point.name: point for point in entry_points(group=SOURCES)}
+    for argument in arguments:
+        if argument == "-":
+            if sys.stdin.isatty():
+                raise BadImage("-: nothing is piped in; give a picture on standard input: … | groundlink locate - …")
+            yield "-", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        elif argument in sources:
+            yield argument, sources[argument].load()
+        elif Path(argument).is_dir():
+            try:
+                files = sorted(file for file in Path(argument).iterdir() if file.suffix.lower() in SUFFIXES)
+            except OSError as error:
+                raise BadImage(f"{printable(argument)}: the folder cannot be read ({error.strerror})") from error
+            if not files:
+                raise BadImage(f"{printable(argument)}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
+            for file in files:
+                yield str(file), file
+        else:
+            yield argument, Path(argument)
+
+
+def _targets(pictures: list[tuple[str, Any]], out: Path | None) -> dict[str, Path]:
+    """Return where the drawing of each picture goes, checked before anything is computed.
+
+    Raises:
+        BadOutput: a place that cannot be written, or that would overwrite a picture given.
+    """
+    from groundlink.files import check_picture_path
+    from groundlink.image import printable
+
+    if out is None:
+        return {}
+    inputs = {os.path.realpath(picture) for _, picture in pictures if isinstance(picture, Path)}
+    targets: dict[str, Path] = {}
+    names = [name for name, _ in pictures]
+    if len(names) == 1 and not out.is_dir() and not str(out).endswith(os.sep):
+        targets[names[0]] = out
+    else:
+        if out.suffix and not out.is_dir() and len(names) > 1:
+            raise BadOutput(f"{printable(str(out))}: {len(names)} pictures are drawn into a folder; give one")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadOutput(f"{printable(str(out))}: the folder cannot be made ({error.strerror})") from error
+        used = set()
+        for name in names:
+            stem = "stdin" if name == "-" else Path(name).stem
+            number = 1
+            while (file := f"{stem}{f'-{number}' if number > 1 else ''}.png") in used:
+                number += 1
+            used.add(file)
+            targets[name] = out / file
+    for target in targets.values():
+        check_picture_path(target)
+        if os.path.realpath(target) in inputs:
+            raise BadOutput(f"{printable(str(target))}: would overwrite the picture itself; choose another name")
+    return targets
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    print(json.dumps(data, ensure_ascii=False), flush=True)
+
+
+def _print_table(answer: Detections, target: Path | None) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from groundlink.image import printable
+
+    console = _console()
+    color = {"found": "green", "not_found": "red", "ambiguous": "yellow"}[answer.status]
+    head = Text.assemble(
+        (answer.source or "", "bold"), f" {answer.size[0]}×{answer.size[1]}  ", (answer.status.replace("_", " "), color)
+    )
+    console.print(head)
+    if answer.reason:
+        console.print(Text("  " + printable(answer.reason)), soft_wrap=True)
+    if not answer.complete:
+        console.print(Text(f"  the answer is not complete: {answer.incomplete_reason}", "yellow"))
+    if len(answer):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=True)
+        table.add_column("#", justify="right")
+        table.add_column("text" if answer[0].text is not None else "label", overflow="fold")
+        table.add_column("score", justify="right")
+        table.add_column("click at", justify="right")
+        spatial = "box (x1, y1, x2, y2)" if answer[0].box is not None else "point (x, y)"
+        table.add_column(spatial)
+        for number, found in enumerate(answer, start=1):
+            place = found.box if found.box is not None else found.point or ()
+            table.add_row(
+                str(number),
+                Text(printable(found.text if found.text is not None else found.label)),
+                "–" if found.score is None else f"{found.score:.2f}",
+                f"{found.pixel[0]}, {found.pixel[1]}",
+                ", ".join(f"{value:.0f}" for value in place),
+            )
+        console.print(table)
+    seconds = answer.timings_ms.get("total", 0.0) / 1000
+    drawn = f", drawn to {printable(str(target))}" if target is not None else ""
+    console.print(Text(f"  {answer.backend}, {seconds:.1f} s{drawn}", "dim"), soft_wrap=True)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    # Into a pipe nothing is folded to the width of a terminal.
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
+
+
+def _complain(error: GroundlinkError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+
+
+class _Progress:
+    """What is being done and how far, on standard error while it lasts; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._title = ""
+        self._lock = threading.Lock()
+        self._visible = sys.stderr.isatty()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def title(self, title: str) -> None:
+        self._title = title
+
+    def show(self, doing: str, fraction: float) -> None:
+        if not self._visible:
+            return
+        with self._lock:
+            if self._bar is None:
+                from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+                self._bar = Progress(
+                    SpinnerColumn(),
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    TimeElapsedColumn(),
+                    console=_console(stderr=True),
+                    transient=True,
+                )
+                self._task = self._bar.add_task("", total=1.0)
+                self._bar.start()
+            self._bar.update(self._task, description=self._title + doing, completed=fraction)
+
+    def clear(self) -> None:
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say what is installed, which backends work here, and what to do for the others.
+
+    Exit code: 0 if the default backend read its test picture, else an error's.
+    """
+    from groundlink.doctor import examine
+
+    with _Progress() as progress:
+        report = examine(progress.show)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_report(report)
+    raise typer.Exit(report.exit_code)
+
+
+def _print_report(report: Report) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    console.print(Text.assemble((f"groundlink {__version__}", "bold"), f" on Python {report.python}, {report.platform}"))
+    console.print(Text(f"device: {report.device}"))
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("backend", "works", "tasks", "what to do, or what it is"):
+        table.add_column(column, overflow="fold")
+    for row in report.backends:
+        mark = Text("yes", "green") if row.problem is None else Text("no", "red")
+        about = row.problem or f"{row.description}; weights: {row.license}"
+        table.add_row(row.name, mark, ", ".join(row.tasks), Text(about))
+    console.print(table)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("extra", "installed", "what to do"):
+        table.add_column(column)
+    for extra, missing in report.extras.items():
+        mark = Text("no", "yellow") if missing else Text("yes", "green")
+        table.add_row(extra, mark, Text(f"pip install 'groundlink[{extra}]'  (lacks {', '.join(missing)})" if missing else ""))
+    console.print(table)
+    console.print(Text(", ".join(f"{name} {version}" for name, version in report.packages.items()), "dim"), soft_wrap=True)
+    console.print(Text(report.trial, "green" if report.exit_code == 0 else "red"), soft_wrap=True)

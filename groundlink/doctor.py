@@ -1,0 +1,130 @@
+"""What is installed, what works, and what to do for the rest."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from groundlink.backend import backend_class, backend_names
+from groundlink.errors import GroundlinkError
+
+_PACKAGES = ("numpy", "pillow", "rapidocr", "onnxruntime", "rapidfuzz", "torch", "tokenizers", "safetensors", "mss")
+_TRIAL_TEXT = "Sign in"
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """One backend: `problem` is None where it can be loaded, else why not and what to do."""
+
+    name: str
+    problem: str | None
+    tasks: tuple[str, ...] = ()
+    license: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `groundlink doctor` found out.
+
+    `extras` gives for each extra the packages that it lacks, `trial` how the default backend did on a test picture.
+    """
+
+    python: str
+    platform: str
+    device: str
+    packages: dict[str, str]
+    backends: tuple[BackendReport, ...]
+    extras: dict[str, list[str]]
+    trial: str
+    exit_code: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain dicts, lists and strings."""
+        return asdict(self)
+
+
+def examine(on_progress: Callable[[str, float], None] | None = None) -> Report:
+    """Look at this installation, and let the default backend read a picture."""
+    if on_progress is not None:
+        on_progress("looking at what is installed", 0.0)
+    packages = {name: found for name in _PACKAGES if (found := _version(name)) is not None}
+    backends = tuple(_backend(name) for name in backend_names())
+    if on_progress is not None:
+        on_progress("letting the default backend read a picture", 0.5)
+    trial, exit_code = _try()
+    return Report(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device=_device(),
+        packages=packages,
+        backends=backends,
+        extras=_extras(),
+        trial=trial,
+        exit_code=exit_code,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _backend(name: str) -> BackendReport:
+    try:
+        chosen = backend_class(name)
+    except GroundlinkError as error:
+        return BackendReport(name, str(error))
+    info = chosen.info
+    return BackendReport(name, chosen.problem(), info.tasks, info.license, info.description)
+
+
+def _device() -> str:
+    if _version("torch") is None:
+        return "CPU (torch is not installed, so no GPU is used)"
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return "CPU (torch sees no CUDA device)"
+
+
+def _extras() -> dict[str, list[str]]:
+    """Return the packages that each extra asks for and that are not installed."""
+    extras: dict[str, list[str]] = {}
+    for requirement in requires("groundlink") or []:
+        match = re.match(r"([\w.-]+)(?:\[[^]]*\])?[^;]*;\s*extra == ['\"]([\w-]+)['\"]", requirement)
+        if match is None or match[2] in {"dev", "all"}:
+            continue
+        missing = extras.setdefault(match[2], [])
+        if _version(match[1]) is None:
+            missing.append(match[1])
+    return extras
+
+
+def _try() -> tuple[str, int]:
+    """Load the default backend and let it find a word; return the outcome in words, and an exit code."""
+    import groundlink
+
+    picture = Image.new("RGB", (320, 120), "white")
+    ImageDraw.Draw(picture).text((60, 40), _TRIAL_TEXT, fill="black", font=ImageFont.load_default(28))
+    started = time.perf_counter()
+    try:
+        with groundlink.load() as locator:
+            answer = locator.locate(picture, _TRIAL_TEXT)
+    except GroundlinkError as error:
+        return f"the default backend does not work: {error}", error.code.exit_code
+    seconds = time.perf_counter() - started
+    if answer.best is None:
+        return f"the default backend {answer.backend!r} did not find its test word ({answer.reason})", 1
+    return f"the default backend {answer.backend!r} works: it found its test word in {seconds:.1f} s", 0

@@ -1,0 +1,59 @@
+"""Output files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from groundlink.errors import BadOutput
+from groundlink.image import printable
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_picture_path(path: Path) -> None:
+    """Refuse a path that `save_picture` could not write, before anything is computed for it.
+
+    Raises:
+        BadOutput: an ending that is no picture, a folder, a parent that is missing or not writable.
+    """
+    name = printable(str(path))
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise BadOutput(f"{name}: a picture is written as {', '.join(PICTURE_SUFFIXES)}; give one of these endings")
+    if path.is_dir():
+        raise BadOutput(f"{name}: is a folder")
+    parent = path.parent
+    if not parent.is_dir():
+        raise BadOutput(f"{name}: there is no folder {printable(str(parent))}; make it first")
+    if not os.access(parent, os.W_OK):
+        raise BadOutput(f"{name}: the folder {printable(str(parent))} may not be written to")
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write an image in the format of the path's ending; an existing file is replaced only by a whole one.
+
+    Raises:
+        BadOutput: the path is unfit, the disk is full, or writing is not allowed.
+    """
+    check_picture_path(path)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=".groundlink-", suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+        # mkstemp makes files that only their owner may read; a picture gets what a new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+        temporary = None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadOutput(f"{printable(str(path))}: cannot be written ({why})") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def find(model: str, revision: str | None = None) -> Path:
         WeightsNotFound: there is no such folder, and no such repository can be had.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         return path
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise WeightsNotFound(

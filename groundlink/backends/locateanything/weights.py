@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundlink.backends.locateanything.config import Config, read_config
 from groundlink.backends.locateanything.hub import tensor_files
@@ -122,5 +122,5 @@ def _fill(
             more = f" and {len(names) - _MAX_TOLD} more" if len(names) > _MAX_TOLD else ""
             problems.append(f"{len(names)} tensors are {what}: {', '.join(names[:_MAX_TOLD])}{more}")
     if not problems:
-        parameters = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in filled.items()}
-        model.load_state_dict(parameters, assign=True)
+        model.load_state_dict(filled, assign=True)
+        model.requires_grad_(False)

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def judge(row: dict, answer: groundlink.Detections) -> tuple[str, bool]:
-    """Text: the pixel is in the box. Icon: a refusal is right for a backend that reads. Ambiguous: marked, all found."""
+    """Text and icon: the pixel is in the box. Ambiguous: marked as such, and every alternative found."""
     if "alternatives" in row:
         inside = [any(contains(box, found.pixel) for found in answer) for box in row["alternatives"]]
         return "ambiguous", answer.status == "ambiguous" and all(inside) and len(answer) == len(inside)

@@ -9,7 +9,6 @@ the command that follows stays clean.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -79,7 +78,9 @@ def install(command: list[str]) -> bool:
         for line in pip.stdout:
             log.append(line)
             step = line.strip()
-            if sys.stderr.isatty() and step.startswith(("Collecting", "Downloading", "Installing", "Building", "Preparing")):
+            if sys.stderr.isatty() and step.startswith(
+                ("Collecting", "Downloading", "Installing", "Building", "Preparing")
+            ):
                 width = shutil.get_terminal_size().columns - 3
                 print(f"\r\033[K  {step[:width]}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():

@@ -59,7 +59,6 @@ from groundlink.query import (
 )
 from groundlink.render import draw
 
-
 __all__ = [
     "ERROR_CODES",
     "TASKS",

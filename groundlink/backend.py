@@ -114,7 +114,8 @@ class Backend(Protocol):
     """A model that answers queries.
 
     The constructor takes the settings of `groundlink.load` as keyword arguments and may raise `BackendUnavailable`,
-    `WeightsNotFound` or `WeightsInvalid`. Importing its module should be cheap: heavy imports belong in the constructor.
+    `WeightsNotFound` or `WeightsInvalid`. Importing its module should be cheap: what is heavy is imported in the
+    constructor.
     """
 
     info: ClassVar[BackendInfo]

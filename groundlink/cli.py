@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -68,7 +67,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -86,36 +87,40 @@ def locate(
         ),
     ],
     task: Annotated[
-        Optional[TaskName],  # noqa: UP007, UP045 - typer reads this at run time, on Python 3.10 too
+        Optional[TaskName],  # noqa: UP045 - typer reads annotations at run time
         typer.Option("--task", "-t", help="What is asked. Default: the first task of the backend.", show_default=False),
     ] = None,
     backend: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        Optional[str],  # noqa: UP045
         typer.Option("--backend", "-b", help="The model that answers; see `groundlink doctor`.", show_default=False),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
-        typer.Option("--out", "-o", help="Draw the answer: a file, or a folder for several pictures.", show_default=False),
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--out", "-o", help="Draw the answer: a file, or a folder for several pictures.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each picture.")] = False,
     everything: Annotated[
         bool, typer.Option("--all", "-a", help="Ask for everything that fits, not for the one (the task ground).")
     ] = False,
     threshold: Annotated[
-        Optional[float],  # noqa: UP007, UP045
+        Optional[float],  # noqa: UP045
         typer.Option(help="Drop what has a lower score, 0 to 1. Default: the backend's own.", show_default=False),
     ] = None,
     deadline: Annotated[
-        Optional[float],  # noqa: UP007, UP045
+        Optional[float],  # noqa: UP045
         typer.Option(help="Seconds for each picture.", show_default=False),
     ] = None,
     example: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Optional[Path],  # noqa: UP045
         typer.Option(help="For the task example: the picture of what to look for.", show_default=False),
     ] = None,
     setting: Annotated[
-        Optional[list[str]],  # noqa: UP007, UP045
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the backend; may be repeated.", show_default=False),
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the backend; may be repeated.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Find what you describe in pictures, and say where it is.
@@ -404,7 +409,9 @@ def _print_report(report: Report) -> None:
     from rich.text import Text
 
     console = _console()
-    console.print(Text.assemble((f"groundlink {__version__}", "bold"), f" on Python {report.python}, {report.platform}"))
+    console.print(
+        Text.assemble((f"groundlink {__version__}", "bold"), f" on Python {report.python}, {report.platform}")
+    )
     console.print(Text(f"device: {report.device}"))
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("backend", "works", "tasks", "what to do, or what it is"):
@@ -419,7 +426,11 @@ def _print_report(report: Report) -> None:
         table.add_column(column)
     for extra, missing in report.extras.items():
         mark = Text("no", "yellow") if missing else Text("yes", "green")
-        table.add_row(extra, mark, Text(f"pip install 'groundlink[{extra}]'  (lacks {', '.join(missing)})" if missing else ""))
+        table.add_row(
+            extra, mark, Text(f"pip install 'groundlink[{extra}]'  (lacks {', '.join(missing)})" if missing else "")
+        )
     console.print(table)
-    console.print(Text(", ".join(f"{name} {version}" for name, version in report.packages.items()), "dim"), soft_wrap=True)
+    console.print(
+        Text(", ".join(f"{name} {version}" for name, version in report.packages.items()), "dim"), soft_wrap=True
+    )
     console.print(Text(report.trial, "green" if report.exit_code == 0 else "red"), soft_wrap=True)

@@ -156,7 +156,7 @@ class Detections:
             BadData: it is not that form; the message names the field.
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise BadData(f"an answer in JSON is an object with \"schema\": \"{SCHEMA}\", but got {data!r:.80}")
+            raise BadData(f'an answer in JSON is an object with "schema": "{SCHEMA}", but got {data!r:.80}')
         try:
             size = _size(data["size"])
             items = [
@@ -327,7 +327,8 @@ def to_coco(answers: Iterable[Detections]) -> dict[str, Any]:
     annotation has `score`, and where known `text` and `spread`; an image has `groundlink`, the rest of the answer, so
     that `from_coco` gives back equal answers.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}
     for image_id, answer in enumerate(answers, start=1):
         rest = answer.to_json()

@@ -14,17 +14,17 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from groundlink.errors import BadImage
 
 Pixels = npt.NDArray[np.uint8]
 """An array of shape H×W×3, RGB."""
-ImageLike = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, Image.Image, npt.NDArray[Any]]
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]"
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
@@ -183,12 +183,12 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Oddities in metadata do not make a picture unreadable.
             warnings.simplefilter("ignore", UserWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check_pixels(image.size, name, max_pixels)
             image.load()
             image = _upright(image)
             return to_rgb(image, name)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage(f"{name}: {_what_it_is(data)}; {_FORMATS_FOR_PEOPLE} are taken") from None
     except Image.DecompressionBombError:
         raise BadImage(f"{name}: has more pixels than the limit of {max_pixels:,}; scale it down or cut it") from None
@@ -281,7 +281,9 @@ def _hash(kind: bytes, data: bytes | Pixels) -> str:
     digest = xxhash.xxh3_128(kind)
     if isinstance(data, np.ndarray):
         digest.update(repr(data.shape).encode())
-    digest.update(data)
+        digest.update(np.ascontiguousarray(data).data)
+    else:
+        digest.update(data)
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from groundlink.backend import TOO_LATE, Backend, BackendInfo, Context, Outcome
 from groundlink.detections import Detection, Detections, Found, Status, dropped_in_words, make_detection
@@ -38,7 +38,7 @@ MAX_WAITING = 256
 MAX_DEADLINE = 30 * 86_400
 """Seconds; what waits longer has no deadline."""
 
-_Event = Union[Found, Outcome, BaseException]
+_Event: TypeAlias = Found | Outcome | BaseException
 _log = logging.getLogger("groundlink")
 
 
@@ -88,7 +88,9 @@ class _Call:
         elif isinstance(event, Outcome):
             self._finish(event)
         elif isinstance(event, DeadlineExceeded) and self._detections:
-            self._finish(Outcome(reason="the deadline passed before the answer was whole", incomplete_reason="deadline"))
+            self._finish(
+                Outcome(reason="the deadline passed before the answer was whole", incomplete_reason="deadline")
+            )
         elif isinstance(event, GroundlinkError):
             self.error = event
         elif isinstance(event, MemoryError):

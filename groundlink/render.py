@@ -29,7 +29,13 @@ _COLORS: tuple[Color, ...] = (
     (70, 84, 94),
 )
 _WHITE: Color = (255, 255, 255)
-_FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "/System/Library/Fonts", "C:/Windows/Fonts")
+_FONT_FOLDERS = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/Library/Fonts",
+    "/System/Library/Fonts",
+    "C:/Windows/Fonts",
+)
 _FONT_NAMES = ("NotoSansCJK", "NotoSans-", "DejaVuSans.", "wqy", "Arial Unicode", "PingFang", "msyh", "arial")
 _CROWDED = 40
 """With more detections than this, labels shrink to numbers."""
@@ -68,12 +74,10 @@ def draw(image: ImageLike, answer: Detections, *, numbered: bool = False) -> Ima
         _mark(canvas, detection, color, width)
     places = _Places(picture.size, [_extent(detection) for detection in answer])
     size = _font_size(picture.size, crowded)
-    for number, (detection, color) in enumerate(zip(answer, colors), start=1):
-        if numbered or crowded:
-            text = str(number)
-        else:
-            text = (f"{number} " if ambiguous else "") + _label(detection)
-        _write(canvas, places, number - 1, text, color, size)
+    for place, (detection, color) in enumerate(zip(answer, colors)):
+        number = str(place + 1) if numbered or crowded or ambiguous else ""
+        text = number if numbered or crowded else f"{number} {_label(detection)}".strip()
+        _write(canvas, places, place, text, color, size)
     return picture
 
 
@@ -124,7 +128,12 @@ def _rectangle(canvas: ImageDraw.ImageDraw, box: Box, color: Color, width: int) 
 def _dashed(canvas: ImageDraw.ImageDraw, box: Box, color: Color, width: int) -> None:
     x1, y1, x2, y2 = box
     dash = 4 * width
-    for start, end, at, horizontal in ((x1, x2, y1, True), (x1, x2, y2, True), (y1, y2, x1, False), (y1, y2, x2, False)):
+    for start, end, at, horizontal in (
+        (x1, x2, y1, True),
+        (x1, x2, y2, True),
+        (y1, y2, x1, False),
+        (y1, y2, x2, False),
+    ):
         position = start
         while position < end:
             stop = min(position + dash, end)
@@ -134,9 +143,7 @@ def _dashed(canvas: ImageDraw.ImageDraw, box: Box, color: Color, width: int) -> 
             position += 2 * dash
 
 
-def _write(
-    canvas: ImageDraw.ImageDraw, places: _Places, number: int, text: str, color: Color, font_size: int
-) -> None:
+def _write(canvas: ImageDraw.ImageDraw, places: _Places, number: int, text: str, color: Color, font_size: int) -> None:
     font = _font(font_size, text)
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     pad = max(2, font_size // 5)

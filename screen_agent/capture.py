@@ -20,7 +20,9 @@ def screenshot() -> Image.Image:
     try:
         import mss
     except ImportError as error:
-        raise BackendUnavailable("taking a picture of the screen needs mss: pip install 'groundlink[screen]'") from error
+        raise BackendUnavailable(
+            "taking a picture of the screen needs mss: pip install 'groundlink[screen]'"
+        ) from error
     linux = sys.platform.startswith("linux")
     if linux and not os.environ.get("DISPLAY"):
         if os.environ.get("WAYLAND_DISPLAY"):

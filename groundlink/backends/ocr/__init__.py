@@ -49,7 +49,9 @@ class OcrBackend:
         description="text on screens and documents, on the CPU; the embedded default",
     )
 
-    def __init__(self, *, threads: int | None = None, max_side: int | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, *, threads: int | None = None, max_side: int | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         from groundlink.backends.ocr.reader import MAX_SIDE, Reader
 
         _positive("threads", threads)
@@ -61,10 +63,12 @@ class OcrBackend:
 
     @classmethod
     def problem(cls) -> str | None:
+        """Return what is not installed."""
         missing = [name for name in ("rapidocr", "onnxruntime", "rapidfuzz") if find_spec(name) is None]
         return f"{' and '.join(missing)} not installed: pip install groundlink" if missing else None
 
     def run(self, image: OpenedImage, query: Query, context: Context) -> Generator[Found, None, Outcome]:
+        """Read the page unless it is known, and match the phrase on it. One query at a time."""
         from groundlink.backends.ocr.reader import union
 
         index, timings = self._index(image, context)
@@ -92,6 +96,7 @@ class OcrBackend:
         return Outcome(outcome.status, outcome.reason, timings_ms=timings)
 
     def close(self) -> None:
+        """Forget all pages."""
         with self._lock:
             self._pages.clear()
 

@@ -154,7 +154,7 @@ class PageIndex:
         return kept
 
     def _runs(self, length: int) -> Iterator[_Run]:
-        """Yield all runs of words whose compact length is near `length`, across lines too where they belong together."""
+        """Yield all runs of words of a compact length near `length`, across lines where they belong together."""
         shortest, longest = 0.6 * length - 1, 1.4 * length + 2
         for line in self._lines:
             for start in range(len(line)):
@@ -190,7 +190,9 @@ class PageIndex:
                     gap = other.box[0] - line.box[2]
                     if gap < 3 * height:
                         right.append((gap, other_number))
-                elif -0.5 * height < other.box[1] - line.box[3] < 0.8 * height and _aligned(line.box, other.box, height):
+                elif -0.5 * height < other.box[1] - line.box[3] < 0.8 * height and _aligned(
+                    line.box, other.box, height
+                ):
                     below.append(other_number)
             following.append([other for _, other in sorted(right)[:1]] + below[:2])
         return following
@@ -219,7 +221,10 @@ class PageIndex:
 
 
 def _tokens(number: int, line: Line) -> list[_Token]:
-    return [_Token(number, place, word.text, compact(word.text), word, _height(line.box)) for place, word in enumerate(line.words)]
+    return [
+        _Token(number, place, word.text, compact(word.text), word, _height(line.box))
+        for place, word in enumerate(line.words)
+    ]
 
 
 def _parted(left: _Token, right: _Token) -> bool:
@@ -262,7 +267,8 @@ def _is_extra(text: str) -> bool:
 def _digits(wanted: str, seen: str) -> bool:
     """Whether the two have different digits, those apart that OCR takes for letters."""
     return [c for c in _skeleton(wanted) if c.isdigit()] != [c for c in _skeleton(seen) if c.isdigit()] or (
-        any(map(str.isdigit, wanted)) and any(map(str.isdigit, seen))
+        any(map(str.isdigit, wanted))
+        and any(map(str.isdigit, seen))
         and [c for c in wanted if c.isdigit()] != [c for c in seen if c.isdigit()]
     )
 

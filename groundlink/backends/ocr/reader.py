@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from groundlink.detections import Box
 from groundlink.image import Pixels
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 Color = tuple[int, int, int]
 
@@ -121,7 +123,7 @@ class Reader:
         started = time.perf_counter()
         bgr = np.ascontiguousarray(pixels[:, :, ::-1])
         context.progress("finding text", 0.0)
-        quads = [quad for part, x, y in _parts(bgr) for quad in self._find(part) + (x, y)]
+        quads = [quad for part, x, y in _parts(bgr) for quad in self._find(part) + np.array((x, y))]
         context.check()
         found = time.perf_counter()
         lines = list(self._lines(bgr, quads, context))
@@ -189,7 +191,7 @@ def _place(bgr: Pixels, quad: Array, text: str, score: float, columns: Any) -> L
     borders = [max(0.0, centres[0] - pitch)]
     borders += [(centres[first - 1] + centres[first]) / 2 for first, _ in pieces[1:]]
     borders.append(min(1.0, centres[-1] + pitch))
-    boxes = [_stretch(quad, start, end, vertical) for start, end in zip(borders, borders[1:])]
+    boxes = [_stretch(quad, start, end, vertical) for start, end in pairwise(borders)]
     if not vertical and abs(quad[1, 1] - quad[0, 1]) < 0.2 * _side(quad, 0, 3):
         boxes = _to_the_ink(bgr, _bounds(quad), boxes)
     words = []
@@ -211,8 +213,8 @@ def _to_the_ink(bgr: Pixels, line: Box, boxes: list[Box]) -> list[Box]:
     if min(patch.shape[:2]) < 3:
         return boxes
     difference = np.abs(patch - np.median(patch.reshape(-1, 3), axis=0)).sum(axis=2)
-    ink = difference > 0.25 * difference.max() if difference.max() > 30 else np.zeros(difference.shape, bool)
-    inked = ink.any(axis=0)
+    ink: Mask = np.greater(difference, max(0.25 * float(difference.max()), 8.0))
+    inked: Mask = ink.any(axis=0)
     height = y2 - y1
     reach = height * 0.5
     borders = [float(x1)]
@@ -250,7 +252,7 @@ def _to_the_ink(bgr: Pixels, line: Box, boxes: list[Box]) -> list[Box]:
     return tight
 
 
-def _blanks(inked: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _blanks(inked: Mask) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return where the runs of blank columns start and end (exclusive)."""
     edges = np.flatnonzero(np.diff(np.concatenate(([True], inked, [True])).astype(np.int8)))
     return edges[0::2], edges[1::2]

@@ -122,7 +122,7 @@ def load(backend: str | None = None, *, max_pixels: int = MAX_PIXELS, **settings
 
     Args:
         backend: one of `backend_names()`; None takes the name in the environment variable `GROUNDLINK_BACKEND`,
-            else the embedded default.
+            else LocateAnything where a CUDA device and its weights are at hand, else the embedded default.
         max_pixels: images with more pixels are refused.
         settings: the backend's own settings, described with its class.
 
@@ -135,7 +135,7 @@ def load(backend: str | None = None, *, max_pixels: int = MAX_PIXELS, **settings
     elif backend := os.environ.get("GROUNDLINK_BACKEND"):
         why = "named by GROUNDLINK_BACKEND"
     else:
-        backend, why = EMBEDDED_DEFAULT, "the embedded default"
+        backend, why = _choose(settings)
     chosen = backend_class(backend)
     problem = chosen.problem()
     if problem is not None:
@@ -146,3 +146,12 @@ def load(backend: str | None = None, *, max_pixels: int = MAX_PIXELS, **settings
         raise BackendUnavailable(f"the backend {backend!r} does not take these settings: {error}") from error
     _log.info("backend %s (%s); weights: %s", backend, why, chosen.info.license)
     return Locator(made, max_pixels=max_pixels)
+
+
+def _choose(settings: dict[str, Any]) -> tuple[str, str]:
+    """Return the backend for a caller who names none, and why."""
+    from groundlink.backends.locateanything.backend import LocateAnythingBackend
+
+    if LocateAnythingBackend.at_hand(settings.get("model")):
+        return LocateAnythingBackend.info.name, "a CUDA device and its weights are at hand"
+    return EMBEDDED_DEFAULT, "the embedded default"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import logging
 import os
 import sys
 import threading
@@ -116,6 +117,13 @@ def locate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="For the task example: the picture of what to look for.", show_default=False),
     ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The backend's model: a folder, or a repository on the hub.", show_default=False),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say which backend was taken, its own words, and its figures.")
+    ] = False,
     setting: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -138,6 +146,10 @@ def locate(
     if takes_words and Path(words).is_file() and not any(Path(image).exists() for image in images):
         raise BadQuery(f"the query comes last: groundlink locate {words!r} {images[0]!r}")
     settings = dict(_setting(text) for text in setting or [])
+    if model is not None:
+        settings["model"] = model
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
     query = _query(task.value if task else None, words, example)
     pictures = list(_pictures(images))
     targets = _targets(pictures, out)
@@ -151,8 +163,9 @@ def locate(
             locator.on_progress = progress.show
             for number, (name, picture) in enumerate(pictures):
                 progress.title(f"{number + 1}/{len(pictures)} " if len(pictures) > 1 else "")
+                target = targets.get(name)
                 codes.append(
-                    _one(locator, name, picture, query, threshold, deadline, targets.get(name), as_json, progress)
+                    _one(locator, name, picture, query, threshold, deadline, target, as_json, verbose, progress)
                 )
     errors = [code for code in codes if code > 1]
     raise typer.Exit(errors[0] if errors else min(codes))
@@ -167,6 +180,7 @@ def _one(
     deadline: float | None,
     target: Path | None,
     as_json: bool,
+    verbose: bool,
     progress: _Progress,
 ) -> int:
     """Answer for one picture, print and draw it; return its exit code."""
@@ -194,6 +208,8 @@ def _one(
         _print_json(answer.to_json())
     else:
         _print_table(answer, target)
+    if verbose:
+        _print_figures(answer)
     return 0 if len(answer) else 1
 
 
@@ -283,6 +299,16 @@ def _targets(pictures: list[tuple[str, Any]], out: Path | None) -> dict[str, Pat
         if os.path.realpath(target) in inputs:
             raise BadOutput(f"{printable(str(target))}: would overwrite the picture itself; choose another name")
     return targets
+
+
+def _print_figures(answer: Detections) -> None:
+    """Print a backend's own words and figures, apart from the answer itself."""
+    from groundlink.image import printable
+
+    for words in answer.raw:
+        print(f"  said: {printable(words)}", file=sys.stderr)
+    for name, value in answer.timings_ms.items():
+        print(f"  {name}: {value:.1f}", file=sys.stderr)
 
 
 def _print_json(data: dict[str, Any]) -> None:

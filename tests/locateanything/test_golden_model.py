@@ -155,7 +155,7 @@ def so_far(name, case, mode, steps):
 
 @pytest.mark.parametrize(("pair", "mode", "tag"), STEPS)
 def test_golden_steps(pair, mode, tag, features):
-    name, case = pair.split(".")
+    name, case = pair.split(".", 1)
     stored = golden.read("g2/step_inputs.json")[pair][mode][tag]
     checkpoint = golden.checkpoint(name)
     sequence = so_far(name, case, mode, stored["step"])

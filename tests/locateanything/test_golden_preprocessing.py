@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from groundlink.backends.locateanything.parse import parse_answer
 from groundlink.backends.locateanything.preprocessing import crop_box, image_grid, image_tokens, preprocess
-from groundlink.backends.locateanything.prompt import Tokenizer, Turn, build_chat, expand_tags, place_examples
+from groundlink.backends.locateanything.prompt import SYSTEM, Tokenizer, Turn, build_chat, expand_tags, place_examples
 from groundlink.errors import BadImage, BadQuery
 
 PROMPT_LIMIT = 25600
@@ -50,6 +50,13 @@ def prompt_picture(name, case):
     return picture if case == "rgba_from_file" else picture.convert("RGB")
 
 
+def named_text(row):
+    """Return the text that the caller names: what the question has where the chat has the example's tag."""
+    user = re.search(r"<image-1>(.*)<\|im_end\|>", row["chat_text"], re.DOTALL)[1]
+    before, after = user.split("<image-2>", 1)
+    return row["question"][len(before) : len(row["question"]) - len(after)]
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer(golden.FOLDER / "g2" / golden.CHECKPOINTS[0] / "tokenizer.json")
@@ -62,7 +69,7 @@ def test_golden_prompts(row, tokenizer):
     grids = [grid for _, grid in prepared]
 
     if "question" in row:
-        named = "red car" if row["case"] == "vp_replace_text" else None
+        named = named_text(row) if row["case"] == "vp_replace_text" else None
         question = place_examples(row["question"], len(pictures) - 1, named)
         chat, order = build_chat([Turn("user", [pictures[0], question, *pictures[1:]])])
         assert order == pictures
@@ -85,8 +92,8 @@ def test_golden_chats_are_built_from_their_turns():
         said = re.findall(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n", row["chat_text"], re.DOTALL)
         assert said[0][0] == "system"
         turns = [Turn(role, [text]) for role, text in said[1:]]
-        own = {} if said[0][1].startswith("You are") else {"system": said[0][1]}
-        assert build_chat(turns, **own)[0] == row["chat_text"]
+        chat, _ = build_chat(turns) if said[0][1] == SYSTEM else build_chat(turns, said[0][1])
+        assert chat == row["chat_text"]
 
 
 def test_golden_crops():

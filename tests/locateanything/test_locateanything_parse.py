@@ -2,18 +2,18 @@
 
 import math
 
-import golden_data as golden
 import pytest
+import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundlink.backends.locateanything.generate import Accepted
 from groundlink.backends.locateanything.parse import Reader, parse_answer, scan
 
-TOKENIZER = golden.checkpoint(golden.CHECKPOINTS[0]).tokenizer
-IDS = golden.checkpoint(golden.CHECKPOINTS[0]).config.ids
-PIECES = ["<box>", "</box>", "<ref>", "</ref>", "None", "none", "<0>", "<7>", "<1000>", "<007>", "<", ">", " ", "a", "\n",
-          "é", "<|im_end|>", "<null>", "<" + "9" * 5000 + ">", "<-1>", "<1.5>", "<٣>"]  # fmt: skip
+TOKENIZER = samples.checkpoint().tokenizer
+IDS = samples.checkpoint().config.ids
+PIECES = ["<box>", "</box>", "<ref>", "</ref>", "None", "none", "<0>", "<7>", "<1000>", "<007>", "<", ">", " ", "a",
+          "\n", "é", "<|im_end|>", "<null>", "<" + "9" * 5000 + ">", "<-1>", "<1.5>", "<٣>"]  # fmt: skip
 
 
 def accepted(tokens, log_prob=-0.5, spread=2.0):
@@ -25,7 +25,9 @@ def labels(text):
 
 
 def test_a_label_holds_for_all_boxes_until_the_next():
-    assert labels("<box><1><2></box><ref>a</ref><box><1><2></box><box><3><4><5><6></box><ref>b</ref><box>None</box>") == [
+    assert labels(
+        "<box><1><2></box><ref>a</ref><box><1><2></box><box><3><4><5><6></box><ref>b</ref><box>None</box>"
+    ) == [
         (None, (1, 2)),
         ("a", (1, 2)),
         ("a", (3, 4, 5, 6)),
@@ -34,7 +36,10 @@ def test_a_label_holds_for_all_boxes_until_the_next():
 
 
 def test_an_open_label_swallows_no_boxes():
-    assert labels("<ref>a<box><1><2></box>b</ref><ref>c<ref>d</ref><box><3><4></box>") == [(None, (1, 2)), ("d", (3, 4))]
+    assert labels("<ref>a<box><1><2></box>b</ref><ref>c<ref>d</ref><box><3><4></box>") == [
+        (None, (1, 2)),
+        ("d", (3, 4)),
+    ]
 
 
 def test_labels_may_hold_anything_but_marks():
@@ -88,7 +93,7 @@ MARKS = [IDS.box_start, IDS.box_end, IDS.ref_start, IDS.ref_end, IDS.none, IDS.n
 TOKENS = st.one_of(
     st.sampled_from(MARKS),
     st.integers(IDS.coord_start, IDS.coord_end),
-    st.integers(0, golden.checkpoint(golden.CHECKPOINTS[0]).config.text.vocab_size - 1),
+    st.integers(0, samples.checkpoint().config.text.vocab_size - 1),
 )
 
 

@@ -1,7 +1,7 @@
 """Questions and chats: every task's words, where pictures go, and what a phrase may not do."""
 
-import golden_data as golden
 import pytest
+import samples
 from PIL import Image
 
 from groundlink.backends.locateanything.prompt import (
@@ -16,7 +16,7 @@ from groundlink.backends.locateanything.prompt import (
 from groundlink.errors import BadQuery
 from groundlink.query import TASKS
 
-TOKENIZER = golden.checkpoint(golden.CHECKPOINTS[0]).tokenizer
+TOKENIZER = samples.checkpoint().tokenizer
 ONE, TWO = Image.new("RGB", (28, 28)), Image.new("RGB", (56, 28))
 
 
@@ -51,7 +51,9 @@ def test_pictures_with_a_tag_stand_at_the_tag():
 
 
 def test_earlier_turns_and_their_pictures_come_first():
-    chat, images = build_chat([Turn("user", [ONE, "q"]), Turn("assistant", ["a"]), Turn("user", [TWO, "r"])], "Be brief.")
+    chat, images = build_chat(
+        [Turn("user", [ONE, "q"]), Turn("assistant", ["a"]), Turn("user", [TWO, "r"])], "Be brief."
+    )
     assert images == [ONE, TWO]
     assert chat == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<image-1>q<|im_end|>\n"
@@ -107,7 +109,8 @@ def test_every_special_token_of_the_tokenizer_is_refused():
 
 
 @pytest.mark.parametrize(
-    "phrase", ["a < b > c", "<5", "5>", "< 5 >", "</ c>", "<im_end>", "{}", "{0}", "%s", "<image 1>", "<1001>", "日本語 ≮"]
+    "phrase",
+    ["a < b > c", "<5", "5>", "< 5 >", "</ c>", "<im_end>", "{}", "{0}", "%s", "<image 1>", "<1001>", "日本語 ≮"],
 )
 def test_other_phrases_are_words(phrase):
     question = build_question("gui", [phrase], TOKENIZER)

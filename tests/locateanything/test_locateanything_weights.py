@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import golden_data as golden
 import pytest
+import samples
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -17,7 +17,7 @@ from groundlink.backends.locateanything import hub
 from groundlink.backends.locateanything.weights import open_checkpoint
 from groundlink.errors import WeightsInvalid, WeightsNotFound
 
-SOURCE = golden.FOLDER / "g2" / golden.CHECKPOINTS[0]
+SOURCE = samples.FOLDER
 OUTPUT = "language_model.lm_head.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"
 CPU = torch.device("cpu")
@@ -269,7 +269,7 @@ def test_half_a_download_is_none(hub_cache):
 
 def test_a_repository_that_cannot_be_had_is_told(hub_cache):
     assert hub.find_cached("someone/other") is None
-    with pytest.raises(WeightsNotFound, match="'someone/other'.*hf auth login"):
+    with pytest.raises(WeightsNotFound, match=r"'someone/other'.*hf auth login"):
         hub.find("someone/other")
 
 

@@ -5,6 +5,7 @@ Importing this needs neither torch nor weights; both come with the constructor.
 
 from __future__ import annotations
 
+import os
 import time
 import unicodedata
 from collections.abc import Generator, Sequence
@@ -57,12 +58,12 @@ class LocateAnythingBackend:
     def __init__(
         self,
         *,
-        model: str = OFFICIAL_MODEL,
+        model: str | os.PathLike[str] = OFFICIAL_MODEL,
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         group_size: int = GROUP_SIZE,
-        **decoding: Any,  # noqa: ANN401 - checked by Settings
+        **decoding: Any,
     ) -> None:
         try:
             self.settings = Settings(**decoding)
@@ -74,7 +75,7 @@ class LocateAnythingBackend:
 
         from groundlink.backends.locateanything.engine import Engine
 
-        self._engine = Engine.load(model, revision, device, dtype)
+        self._engine = Engine.load(os.fspath(model), revision, device, dtype)
         self._images = ImageStore()
 
     @classmethod
@@ -86,9 +87,9 @@ class LocateAnythingBackend:
         return f"{', '.join(missing)} not installed; run pip install 'groundlink[locateanything]'"
 
     @classmethod
-    def at_hand(cls) -> bool:
+    def at_hand(cls, model: str | os.PathLike[str] | None = None) -> bool:
         """Tell whether this machine has what makes it the best choice: the weights, and CUDA to run them."""
-        if cls.problem() is not None or find_cached(OFFICIAL_MODEL) is None:
+        if cls.problem() is not None or find_cached(os.fspath(model or OFFICIAL_MODEL)) is None:
             return False
         import torch
 

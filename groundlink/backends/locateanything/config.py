@@ -191,7 +191,7 @@ def _expect(section: dict[str, Any], name: str, expected: dict[str, tuple[Any, .
             problems.append(f"config.json: {name}.{key} is {section.get(key)!r}; only {values[0]!r} is supported")
 
 
-def _number(section: dict[str, Any], name: str, key: str, kind: str, problems: list[str]) -> Any:  # noqa: ANN401
+def _number(section: dict[str, Any], name: str, key: str, kind: str, problems: list[str]) -> Any:
     value = section.get(key)
     sound = isinstance(value, int | float if kind == "float" else int) and not isinstance(value, bool) and value > 0
     if section and not sound:

@@ -20,7 +20,8 @@ from groundlink.errors import BadQuery
 SYSTEM = "You are a helpful assistant.\n"  # the line break belongs to the default text alone
 CATEGORY_SEPARATOR = "</c>"
 
-# One question for each task; `{}` takes the phrase, or the categories joined by CATEGORY_SEPARATOR.
+# One question for each task; `{}` takes the phrase, or the categories joined by CATEGORY_SEPARATOR. An example image
+# takes the place of its marker.
 QUESTIONS = {
     "detect": "Locate all the instances that matches the following description: {}.",
     "layout": "Locate all the instances that matches the following description: {}.",
@@ -30,7 +31,7 @@ QUESTIONS = {
     "read": "Detect all the text in box format.",
     "gui": "Locate the region that matches the following description: {}.",
     "point": "Point to: {}.",
-    "example": "Detect all the objects in the image that belong to the category set: {}.",
+    "example": "Detect all the objects in the image that belong to the category set: <visual_prompt>.",
 }
 
 EXAMPLE_MARKERS = ("<visual_prompt>", "{visual_prompt}")

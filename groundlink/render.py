@@ -44,10 +44,10 @@ _CROWDED = 40
 def draw(image: ImageLike, answer: Detections, *, numbered: bool = False) -> Image.Image:
     """Return a copy of the image (RGB) with the answer drawn on it.
 
-    Boxes and points are outlined in colour, around what they hold, between two white lines: they show on any ground. The spread
-    of a coordinate, where known, is a dashed frame one standard deviation outside the box. Labels carry the score and
-    stand beside their box, without covering other labels while there is room; from forty detections on, or with
-    `numbered`, a label is the detection's number, counted from 1.
+    Boxes and points are outlined in colour, around what they hold, between two white lines: they show on any ground.
+    The spread of a coordinate, where known, is a dashed frame one standard deviation outside the box. Labels carry the
+    score and stand beside their box, off other labels and boxes while there is room. With more than forty detections,
+    or with `numbered`, a label is the detection's number, counted from 1.
 
     Raises:
         BadImage: the image cannot be opened.

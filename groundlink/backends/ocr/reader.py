@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -212,8 +212,8 @@ def _to_the_ink(bgr: Pixels, line: Box, boxes: list[Box]) -> list[Box]:
     patch = bgr[y1:y2, x1:x2].astype(np.int32)
     if min(patch.shape[:2]) < 3:
         return boxes
-    difference = np.abs(patch - np.median(patch.reshape(-1, 3), axis=0)).sum(axis=2)
-    ink: Mask = np.greater(difference, max(0.25 * float(difference.max()), 8.0))
+    difference: Array = np.abs(patch - np.median(patch.reshape(-1, 3), axis=0)).sum(axis=2)
+    ink = cast(Mask, difference > max(0.25 * float(difference.max()), 8.0))
     inked: Mask = ink.any(axis=0)
     height = y2 - y1
     reach = height * 0.5

@@ -35,6 +35,9 @@ from groundlink.query import Query
 MAX_WAITING = 256
 """Questions that may wait for a worker; one more is refused with `Busy`."""
 
+CLOSING_SECONDS = 5.0
+"""How long closing waits for a worker to end its step."""
+
 MAX_DEADLINE = 30 * 86_400
 """Seconds; what waits longer has no deadline."""
 
@@ -454,6 +457,10 @@ class _Workers:
             job.emit(Cancelled("the locator was closed before the question was answered"))
         if not threads:
             self._backend.close()
+        # A daemon thread that is cut off in native code takes the process down with it.
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(CLOSING_SECONDS)
 
     def _work(self) -> None:
         while True:

@@ -1,0 +1,28 @@
+"""The memory benchmark, at a quarter of its size: it passes, and it would notice."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+
+
+def peaks(*options):
+    command = [sys.executable, str(BENCHMARK), "--side", "80", "--vocabulary", "20000", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode == 0) == result["within"], done.stderr
+    return {row["stage"]: row["within"] for row in result["rows"]}
+
+
+def test_memory_grows_with_the_rows():
+    assert peaks() == {"vision": True, "prefill": True, "step": True}
+
+
+@pytest.mark.parametrize(("published", "stage"), [("mask", "vision"), ("logits", "prefill")])
+def test_the_benchmark_notices(published, stage):
+    assert not peaks("--as-published", published)[stage]

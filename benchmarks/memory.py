@@ -82,7 +82,9 @@ def _status(key: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
-    raise SystemExit("this benchmark reads the memory of the CPU from Linux's /proc; run it there, or with --device cuda")
+    raise SystemExit(
+        "this benchmark reads the memory of the CPU from Linux's /proc; run it there, or with --device cuda"
+    )
 
 
 def run(model: LocateAnything, side: int, published: str | None, device: torch.device) -> list[dict[str, object]]:
@@ -150,7 +152,9 @@ def main() -> int:
     print(f"{'stage':10}{'rows':>8}{'peak MiB':>10}{'limit MiB':>11}{'s':>8}")
     for row in rows:
         verdict = "" if row["within"] else "  too much"
-        print(f"{row['stage']:10}{row['rows']:>8}{row['peak_mib']:>10}{row['limit_mib']:>11}{row['seconds']:>8}{verdict}")
+        print(
+            f"{row['stage']:10}{row['rows']:>8}{row['peak_mib']:>10}{row['limit_mib']:>11}{row['seconds']:>8}{verdict}"
+        )
     within = all(row["within"] for row in rows)
     total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({"device": name, "published": options.as_published, "process_peak_mib": total, "within": within,

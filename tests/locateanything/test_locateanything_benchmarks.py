@@ -13,7 +13,9 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 def peaks(*options):
     command = [sys.executable, str(BENCHMARK), "--side", "80", "--vocabulary", "20000", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
     result = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode == 0) == result["within"], done.stderr
     return {row["stage"]: row["within"] for row in result["rows"]}
@@ -26,3 +28,11 @@ def test_memory_grows_with_the_rows():
 @pytest.mark.parametrize(("published", "stage"), [("mask", "vision"), ("logits", "prefill")])
 def test_the_benchmark_notices(published, stage):
     assert not peaks("--as-published", published)[stage]
+
+
+def test_the_gpu_benchmark_says_so_where_there_is_no_gpu():
+    command = [sys.executable, str(BENCHMARK.with_name("gpu.py"))]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stderr

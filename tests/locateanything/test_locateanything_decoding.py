@@ -144,9 +144,37 @@ def test_a_text_row_of_coordinates_alone_yields_the_lowest_other_id():
     assert block[0].tolist() == [IDS.ref_start, 0, WORD, WORD, WORD, WORD]
 
 
+def test_a_coordinate_without_probability_is_none():
+    """Where coordinates are the lowest ids, they fill up the candidates of a row that is sure of a word."""
+    low = replace(IDS, coord_start=0, coord_end=1000, box_start=1001, box_end=1002, ref_start=1003, end=1004, null=1005)
+    word, sure = 1010, torch.zeros(1, 6, 1011)
+    for i, token in enumerate([low.box_start, word, word, word, word, low.box_end]):
+        sure[0, i, token] = 1.0
+    block, together = decode_block(sure, sure.argmax(-1), False, low)
+    assert not bool(together)
+    assert block[0].tolist() == [low.box_start, word, word, word, word, low.box_end]
+
+
+def test_top_p_keeps_the_first_token_that_exceeds_it():
+    logits = torch.full((1, 1, VOCABULARY), -torch.inf)
+    logits[..., :4] = 0.0  # a quarter each, exactly
+    none_seen = torch.zeros(1, VOCABULARY, dtype=torch.bool)
+
+    def kept(top_p):
+        probs = probabilities(logits, none_seen, Settings(repetition_penalty=1.0, top_p=top_p))
+        return probs[0, 0].nonzero()[:, 0].tolist()
+
+    # 0.5 is reached by two tokens, but exceeded only by the third.
+    assert kept(0.5) == [0, 1, 2]
+    assert kept(0.49) == [0, 1]
+    assert kept(0.01) == [0]
+    assert kept(1.0) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"seed": -1},
         {"mode": "quick"},
         {"temperature": -1.0},
         {"temperature": 1e-9},

@@ -145,7 +145,10 @@ class LocateAnythingBackend:
 
     def close(self) -> None:
         """Free the device."""
+        import torch
+
         del self._engine
+        torch.cuda.empty_cache()  # which does nothing where CUDA was never used
 
     def _groups(self, query: Query) -> list[tuple[str, ...]]:
         phrases = tuple(dict.fromkeys(query.phrases))

@@ -96,11 +96,8 @@ _TOKENS: dict[str, tuple[tuple[str, ...], str]] = {
     "null": (("text_config", "null_token_id"), "<null>"),
     "text_mask": (("text_config", "text_mask_token_id"), "<text_mask>"),
 }
-# Nobody here reads these, but a checkpoint that disagrees about them is broken all the same.
-_CHECKED: dict[tuple[str, ...], str] = {
-    ("text_config", "switch_token_id"): "<switch>",
-    ("eos_token_id",): "<|im_end|>",
-}
+# Nobody here reads it, but a checkpoint that disagrees about it is broken all the same.
+_SWITCH = (("text_config", "switch_token_id"), "<switch>")
 _BY_NAME = ("<|im_start|>", "<img>", "</img>", "</c>")
 
 
@@ -230,8 +227,7 @@ def _token_ids(raw: dict[str, Any], token_to_id: TokenToId | None, vocab_size: i
         return known if known is not None else -1
 
     ids = TokenIds(**{field: lookup(*where) for field, where in _TOKENS.items()})
-    for path, text in _CHECKED.items():
-        lookup(path, text, needed=False)
+    lookup(*_SWITCH, needed=False)
     for text in _BY_NAME:
         if token_to_id(text) is None:
             problems.append(f"the tokenizer has no token {text}")

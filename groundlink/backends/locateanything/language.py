@@ -96,7 +96,9 @@ class Attention(nn.Module):
         keys.scatter_(2, index, k)
         values.scatter_(2, index, v)
         if rows.mask is None:
-            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            # Here a copy of the keys is cheap beside the pass itself, and lets every fast kernel take it.
+            k, v = (t.repeat_interleave(q.shape[1] // self.key_heads, 1) for t in (k, v))
+            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             # The query heads of one key head become rows of one head, so that keys need no copies.
             span = rows.mask.shape[-1]

@@ -43,6 +43,7 @@ class Settings:
             f"top_k {self.top_k}": self.top_k is None or self.top_k >= 1,
             f"repetition_penalty {self.repetition_penalty}": 0 < self.repetition_penalty < math.inf,
             f"max_new_tokens {self.max_new_tokens}": self.max_new_tokens >= 0,
+            f"seed {self.seed}": 0 <= self.seed < 2**63,
         }
         for name, fine in sound.items():
             if not fine:

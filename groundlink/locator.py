@@ -377,8 +377,12 @@ class Locator:
         return AsyncStream(lambda emit: self._begin(image, query, threshold, deadline, emit))
 
     def close(self) -> None:
-        """Stop the workers and free the backend; calls that wait raise `Cancelled`. Also done when dropped."""
+        """Free the backend, once the calls under way have ended; calls that wait raise `Cancelled`.
+
+        A locator that is dropped is closed too, without waiting.
+        """
         self._finalizer()
+        self._workers.join()
 
     def __enter__(self) -> Locator:
         return self
@@ -429,6 +433,7 @@ class _Workers:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._running = 0
         self._closed = False
 
     def put(self, job: _Job) -> None:
@@ -442,6 +447,7 @@ class _Workers:
                 name = f"groundlink-{self._backend.info.name}-{len(self._threads)}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
                 self._threads.append(thread)
+                self._running += 1
                 thread.start()
             self._changed.notify()
 
@@ -462,6 +468,13 @@ class _Workers:
             if thread is not threading.current_thread():
                 thread.join(CLOSING_SECONDS)
 
+    def join(self) -> None:
+        with self._changed:
+            threads = list(self._threads)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -475,8 +488,8 @@ class _Workers:
             _answer(self._backend, job)
             del job  # or an idle worker would keep the last picture in memory
         with self._changed:
-            self._threads.remove(threading.current_thread())
-            last = not self._threads
+            self._running -= 1
+            last = not self._running
         if last:
             self._backend.close()
 

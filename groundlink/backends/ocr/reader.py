@@ -213,8 +213,8 @@ def _to_the_ink(bgr: Pixels, line: Box, boxes: list[Box]) -> list[Box]:
     if min(patch.shape[:2]) < 3:
         return boxes
     difference: Array = np.abs(patch - np.median(patch.reshape(-1, 3), axis=0)).sum(axis=2)
-    ink = cast(Mask, difference > max(0.25 * float(difference.max()), 8.0))
-    inked: Mask = ink.any(axis=0)
+    ink: Mask = difference > max(0.25 * float(difference.max()), 8.0)
+    inked = cast(Mask, ink.any(axis=0))
     height = y2 - y1
     reach = height * 0.5
     borders = [float(x1)]

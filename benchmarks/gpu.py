@@ -18,16 +18,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "locateanything")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import golden_data as golden
 import torch
 
 from groundlink.backends.locateanything.blocks import Kind, decode_block, read_block
 from groundlink.backends.locateanything.generate import generate, step_rows
 from groundlink.backends.locateanything.parse import scan
 from groundlink.backends.locateanything.sampling import probabilities
+from tests.locateanything import golden_data as golden
 
 GAP = 1e-3  # a step whose two best logits are nearer than this may go either way on another device
 NEAR = 50  # thousandths of a side within which a coordinate of a box is the same one in bfloat16

@@ -1,6 +1,5 @@
 """Golden sets 3 and 4: probabilities, blocks, and whole loops over scripted logits."""
 
-import golden_data as golden
 import pytest
 import torch
 
@@ -9,6 +8,7 @@ from groundlink.backends.locateanything.generate import generate
 from groundlink.backends.locateanything.parse import Reader
 from groundlink.backends.locateanything.prompt import Tokenizer
 from groundlink.backends.locateanything.sampling import probabilities
+from tests.locateanything import golden_data as golden
 
 VOCABS = golden.read("g3/block_decode.json.gz")["vocabs"]
 

@@ -2,13 +2,13 @@
 
 import re
 
-import golden_data as golden
 import pytest
 import torch
 
 from groundlink.backends.locateanything.generate import generate, step_rows
 from groundlink.backends.locateanything.preprocessing import preprocess
 from groundlink.backends.locateanything.prompt import Turn, build_chat, expand_tags
+from tests.locateanything import golden_data as golden
 
 CASES = [case["name"] for case in golden.read("g2/cases.json")]
 PAIRS = [(name, case) for name in golden.CHECKPOINTS for case in CASES]

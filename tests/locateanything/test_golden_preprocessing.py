@@ -3,7 +3,6 @@
 import hashlib
 import re
 
-import golden_data as golden
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -12,6 +11,7 @@ from groundlink.backends.locateanything.parse import parse_answer
 from groundlink.backends.locateanything.preprocessing import crop_box, image_grid, image_tokens, preprocess
 from groundlink.backends.locateanything.prompt import SYSTEM, Tokenizer, Turn, build_chat, expand_tags, place_examples
 from groundlink.errors import BadImage, BadQuery
+from tests.locateanything import golden_data as golden
 
 PROMPT_LIMIT = 25600
 

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-import samples
 import torch
 from PIL import Image
 
@@ -25,6 +24,7 @@ from groundlink.errors import (
     WeightsNotFound,
 )
 from groundlink.locator import Locator
+from tests.locateanything import samples
 
 IMAGE = samples.IMAGES / "fit0.png"
 

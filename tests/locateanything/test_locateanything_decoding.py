@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import END, FIRST, IDS, VOCABULARY, WORD, box_rows, coord, decode, row, rows
 
 from groundlink.backends.locateanything.blocks import Kind, decode_block, read_block
 from groundlink.backends.locateanything.sampling import draw, leading, probabilities
 from groundlink.backends.locateanything.settings import Settings
+from tests.locateanything.scripted import END, FIRST, IDS, VOCABULARY, WORD, box_rows, coord, decode, row, rows
 
 FLAT = {coord(value): 1 / 1001 for value in range(1001)}
 BOX, CLOSE = rows(IDS.box_start)[0], rows(IDS.box_end)[0]

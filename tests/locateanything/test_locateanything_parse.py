@@ -3,12 +3,12 @@
 import math
 
 import pytest
-import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundlink.backends.locateanything.generate import Accepted
 from groundlink.backends.locateanything.parse import Reader, parse_answer, scan
+from tests.locateanything import samples
 
 TOKENIZER = samples.checkpoint().tokenizer
 IDS = samples.checkpoint().config.ids

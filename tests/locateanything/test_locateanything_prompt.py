@@ -1,7 +1,6 @@
 """Questions and chats: every task's words, where pictures go, and what a phrase may not do."""
 
 import pytest
-import samples
 from PIL import Image
 
 from groundlink.backends.locateanything.prompt import (
@@ -15,6 +14,7 @@ from groundlink.backends.locateanything.prompt import (
 )
 from groundlink.errors import BadQuery
 from groundlink.query import TASKS
+from tests.locateanything import samples
 
 TOKENIZER = samples.checkpoint().tokenizer
 ONE, TWO = Image.new("RGB", (28, 28)), Image.new("RGB", (56, 28))

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import samples
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +15,7 @@ import groundlink
 from groundlink.backends.locateanything import hub
 from groundlink.backends.locateanything.weights import open_checkpoint
 from groundlink.errors import WeightsInvalid, WeightsNotFound
+from tests.locateanything import samples
 
 SOURCE = samples.FOLDER
 OUTPUT = "language_model.lm_head.weight"

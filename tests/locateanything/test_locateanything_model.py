@@ -1,4 +1,4 @@
-"""The network on random weights of odd sizes: batches and packed pictures don't touch each other, caches don't matter."""
+"""The network on random weights of odd sizes: neither batches, nor packed pictures, nor caches change what it says."""
 
 import pytest
 import torch

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,12 +19,16 @@ DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
 
 
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+"""Pillow's own font has no letters beyond ASCII; this one comes with supervision."""
+
+
 def words_on(words: dict[tuple[int, int], str], size: tuple[int, int] = (640, 360), font: int = 24) -> Image.Image:
     """A white picture with texts, each at its top-left corner."""
     picture = Image.new("RGB", size, "white")
     canvas = ImageDraw.Draw(picture)
     for place, word in words.items():
-        canvas.text(place, word, fill=(20, 20, 20), font=ImageFont.load_default(font))
+        canvas.text(place, word, fill=(20, 20, 20), font=ImageFont.truetype(FONT, font))
     return picture
 
 

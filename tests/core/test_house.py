@@ -41,7 +41,8 @@ def test_imports_point_down_only(room):
 
 def test_importing_the_core_imports_numpy_and_pillow_only():
     code = (
-        "import sys; before = set(sys.modules); import groundlink; from importlib.metadata import packages_distributions as p; "
+        "import sys; before = set(sys.modules); import groundlink; "
+        "from importlib.metadata import packages_distributions as p; "
         "names = {m.split('.')[0] for m in set(sys.modules) - before}; d = p(); "
         "print(sorted({x.lower() for n in names & set(d) for x in d[n]}))"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -91,7 +92,7 @@ def test_the_first_frame_of_an_animation():
     for kind in ("GIF", "WEBP", "PNG", "TIFF"):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
         red, _, blue = STORE.open(data).pixels[4, 4]
-        assert red > 200 > 60 > blue, kind
+        assert (red > 200, blue < 60) == (True, True), kind
 
 
 @pytest.mark.parametrize(
@@ -137,10 +138,8 @@ def test_flipped_bytes_never_escape_as_another_error():
             broken = whole.copy()
             places = source.integers(0, len(broken), 4)
             broken[places] = source.integers(0, 256, 4)
-            try:
+            with contextlib.suppress(BadImage):
                 STORE.open(broken.tobytes())
-            except BadImage:
-                pass
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_loading_what_cannot_be_loaded_says_what_to_do(monkeypatch):
     for name, words in [
         ("nothing", "installed: "),
         ("broken", "its key is missing"),
-        ("missing", "tests.core.nowhere"),
+        ("missing", r"tests\.core\.nowhere"),
     ]:
         with pytest.raises(BackendUnavailable, match=words):
             groundlink.load(name)
@@ -235,7 +235,7 @@ def test_closing_a_locator_ends_its_threads_and_frees_the_backend():
     waiting = locator.stream(IMAGE, "1 box")
     locator.close()
     with pytest.raises(Cancelled, match="closed"):
-        waiting.result
+        _ = waiting.result
     assert busy.result.status == "found", "what was under way is finished"
     with pytest.raises(Cancelled, match="closed"):
         locator.locate(IMAGE, "1 box")
@@ -279,7 +279,7 @@ async def test_asyncio_streams_and_cancels(slow):
         labels.append(found.label)
         if len(labels) == 3:
             with pytest.raises(RuntimeError, match="not whole yet"):
-                stream.result
+                _ = stream.result
             await stream.aclose()
     assert labels == ["box 0", "box 1", "box 2"]
     assert stream.result.incomplete_reason == "cancelled"
@@ -294,7 +294,7 @@ async def test_asyncio_streams_and_cancels(slow):
     await closed_early.aclose()
     assert [found async for found in closed_early] == []
     with pytest.raises(Cancelled):
-        closed_early.result
+        _ = closed_early.result
 
 
 async def test_asyncio_deadline_keeps_what_was_found(slow):

@@ -56,7 +56,7 @@ def test_what_is_no_question_is_refused_with_the_reason(phrase, word):
         lambda: Query("detect"),
         lambda: Query("detect", tuple(map(str, range(10_001)))),
         lambda: Query("example"),
-        lambda: groundlink.example(),
+        groundlink.example,
         lambda: groundlink.example(box=(1, 2, 3, 4), box_format="inches"),
     ],
 )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CACHE_BYTES = 64 * 2**20
 WORTH_NAMING = 0.3
 """Candidates below this score are noise, and not named where nothing was found."""
+MAX_NAMED = 60
+"""Characters of a line that is named as a candidate; of a longer one, its words that are like the name."""
 
 
 class OcrBackend:
@@ -35,7 +37,7 @@ class OcrBackend:
 
     Settings:
         threads: CPU threads; None for all that the process may use.
-        max_side: pictures whose longer side is larger are scaled down to it for finding lines.
+        max_side: pictures whose longer side is larger are scaled down to it, or cut, for finding lines.
         cache_bytes: memory for pages that were read; the least recently used go first.
     """
 
@@ -169,7 +171,7 @@ def _missed(wanted: Wanted, candidates: list[Match], any_text: bool) -> str:
     best: dict[str, float] = {}
     for match in sorted(candidates, key=lambda match: -match.score):
         if match.score >= WORTH_NAMING:
-            best.setdefault(match.text, match.score)
+            best.setdefault(match.line if len(match.line) <= MAX_NAMED else match.text, match.score)
     if best:
         listed = ", ".join(f'"{text}" ({score:.2f})' for text, score in list(best.items())[:3])
         reasons.append(f"closest: {listed}")

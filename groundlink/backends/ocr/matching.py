@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 from rapidfuzz import process
 from rapidfuzz.distance import Indel, Levenshtein
 
@@ -22,6 +24,9 @@ THRESHOLD = 0.8
 """A likeness below this is more often wrong than right."""
 EQUALLY_GOOD = 0.05
 """Matches whose scores differ by no more are alternatives; nothing in the picture settles between them."""
+
+_MOST = 400
+"""Runs that are compared in full; more look alike only on a page of one word repeated."""
 
 _STANDS_ALONE = 1.0
 _SET_APART = 0.97
@@ -72,13 +77,12 @@ def likeness(wanted: str, seen: str, words: list[str]) -> float:
         return 1.0 - 1.0 / max(len(wanted), len(seen))
     share = [0.0] * len(plain_wanted)
     total = 0.0
-    for edit in Levenshtein.editops(plain_wanted, plain_seen):
-        cost = 1.0
-        if edit.tag == "replace":
-            pair = plain_wanted[edit.src_pos], plain_seen[edit.dest_pos]
-            cost = 0.2 if _skeleton(pair[0]) == _skeleton(pair[1]) else 1.0
-        elif edit.tag in {"insert", "delete"}:
-            cost = 0.75
+    edits = Levenshtein.editops(plain_wanted, plain_seen)
+    for edit in edits:
+        # A letter lost or doubled is a slip; two or more are another word.
+        cost = 0.75 if edit.tag != "replace" and len(edits) == 1 else 1.0
+        if edit.tag == "replace" and _skeleton(plain_wanted[edit.src_pos]) == _skeleton(plain_seen[edit.dest_pos]):
+            cost = 0.2
         share[min(edit.src_pos, len(share) - 1)] += cost
         total += cost
     position = 0
@@ -92,9 +96,13 @@ def likeness(wanted: str, seen: str, words: list[str]) -> float:
 
 @dataclass(frozen=True)
 class Match:
-    """A run of words that may be what is meant, with its bounds in pixels and a score in 0…1."""
+    """A run of words that may be what is meant, with its bounds in pixels and a score in 0…1.
+
+    `line` is all of the text that it begins in.
+    """
 
     text: str
+    line: str
     box: Box
     score: float
 
@@ -137,7 +145,7 @@ class PageIndex:
             words = [wanted]
         runs = list(self._runs(len(wanted)))
         close = process.extract(
-            wanted, [run.compact for run in runs], scorer=Indel.normalized_similarity, score_cutoff=0.5, limit=None
+            wanted, [run.compact for run in runs], scorer=Indel.normalized_similarity, score_cutoff=0.5, limit=_MOST
         )
         matches = []
         for _, rough, number in close:
@@ -145,13 +153,21 @@ class PageIndex:
             same = likeness(wanted, run.compact, words)
             # What differs too much stays a candidate to name in a refusal, well below any threshold.
             score = same * self._standing(run, passages) if same else rough * 0.5
-            matches.append(Match(_text(run), union([token.word.box for token in run.tokens]), score))
+            matches.append(
+                Match(
+                    _text(run),
+                    self.page.lines[run.tokens[0].line].text,
+                    union([token.word.box for token in run.tokens]),
+                    score,
+                )
+            )
         matches.sort(key=lambda match: (-match.score, len(match.text), match.box[1] - match.box[3]))
-        kept: list[Match] = []
-        for match in matches:
-            if not any(_same_place(match.box, other.box) for other in kept):
-                kept.append(match)
-        return kept
+        boxes = np.array([match.box for match in matches], dtype=np.float64).reshape(-1, 4)
+        kept: list[int] = []
+        for number in range(len(matches)):
+            if not _same_place(boxes[number], boxes[kept]).any():
+                kept.append(number)
+        return [matches[number] for number in kept]
 
     def _runs(self, length: int) -> Iterator[_Run]:
         """Yield all runs of words of a compact length near `length`, across lines where they belong together."""
@@ -297,19 +313,14 @@ def _height(box: Box) -> float:
     return box[3] - box[1]
 
 
-def _same_place(a: Box, b: Box) -> bool:
-    """Whether two matches are one: they overlap, or one is an icon that repeats the word right beside it."""
-    if _overlap(a, b) > 0.3:
-        return True
-    small, large = sorted((_height(a), _height(b)))
-    gap = max(a[0], b[0]) - min(a[2], b[2])
-    return gap < 0.9 * large and min(a[3], b[3]) - max(a[1], b[1]) > 0.7 * small
+def _same_place(box: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return for each of the other boxes (N×4) whether it is the same match.
 
-
-def _overlap(a: Box, b: Box) -> float:
-    """Return the share of the smaller box that lies in the other."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / max(1e-9, min((a[2] - a[0]) * _height(a), (b[2] - b[0]) * _height(b)))
+    They overlap by a third of the smaller, or one is an icon that repeats the word right beside it.
+    """
+    shared = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    size, sizes = box[2:] - box[:2], others[:, 2:] - others[:, :2]
+    overlap = np.clip(shared, 0, None).prod(axis=1) / np.maximum(np.minimum(size.prod(), sizes.prod(axis=1)), 1e-9)
+    small, large = np.minimum(size[1], sizes[:, 1]), np.maximum(size[1], sizes[:, 1])
+    beside = (-shared[:, 0] < 0.9 * large) & (shared[:, 1] > 0.7 * small)
+    return np.asarray((overlap > 0.3) | beside, dtype=np.bool_)

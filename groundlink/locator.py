@@ -7,6 +7,7 @@ deadlines and cancellation take effect at once, even while a backend is in the m
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import queue
 import threading
@@ -35,8 +36,8 @@ from groundlink.query import Query
 MAX_WAITING = 256
 """Questions that may wait for a worker; one more is refused with `Busy`."""
 
-CLOSING_SECONDS = 5.0
-"""How long closing waits for a worker to end its step."""
+EXIT_SECONDS = 1.0
+"""How long an ending program waits for workers to come back from the step they are in."""
 
 MAX_DEADLINE = 30 * 86_400
 """Seconds; what waits longer has no deadline."""
@@ -388,7 +389,10 @@ class Locator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:  # Ctrl-C among others: nobody waits for the answers under way
+            self._workers.stop()
 
     def _begin(
         self,
@@ -432,9 +436,11 @@ class _Workers:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._answering: set[Context] = set()
         self._idle = 0
         self._running = 0
         self._closed = False
+        _at_work.add(self)
 
     def put(self, job: _Job) -> None:
         with self._changed:
@@ -463,17 +469,23 @@ class _Workers:
             job.emit(Cancelled("the locator was closed before the question was answered"))
         if not threads:
             self._backend.close()
-        # A daemon thread that is cut off in native code takes the process down with it.
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(CLOSING_SECONDS)
 
-    def join(self) -> None:
+    def stop(self) -> None:
+        """Close, and withdraw the questions that are being answered."""
+        self.close()
+        with self._changed:
+            contexts = list(self._answering)
+        for context in contexts:
+            context.cancel()
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for the threads to end, at most so many `seconds`."""
         with self._changed:
             threads = list(self._threads)
+        end = None if seconds is None else time.monotonic() + seconds
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while True:
@@ -485,13 +497,34 @@ class _Workers:
                 if self._closed:
                     break
                 job = self._jobs.popleft()
+                self._answering.add(job.context)
             _answer(self._backend, job)
+            with self._changed:
+                self._answering.discard(job.context)
             del job  # or an idle worker would keep the last picture in memory
         with self._changed:
             self._running -= 1
             last = not self._running
         if last:
             self._backend.close()
+
+
+_at_work: weakref.WeakSet[_Workers] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop every worker before the interpreter is taken apart.
+
+    A daemon thread that comes back from native code after that is ended by force, and where C++ frames lie below it,
+    the whole process aborts. A worker that does not come back in time is left alone: nothing may hold up the exit.
+    """
+    end = time.monotonic() + EXIT_SECONDS
+    left = list(_at_work)
+    for workers in left:
+        workers.stop()
+    for workers in left:
+        workers.join(max(0.0, end - time.monotonic()))
 
 
 def _answer(backend: Backend, job: _Job) -> None:

@@ -88,7 +88,10 @@ class LocateAnythingBackend:
 
     @classmethod
     def at_hand(cls, model: str | os.PathLike[str] | None = None) -> bool:
-        """Tell whether this machine has what makes it the best choice: the weights, and CUDA to run them."""
+        """Tell whether this machine has what makes it the best choice: the weights, and CUDA to run them.
+
+        Cheap questions come first, and PyTorch is imported only where the weights are here.
+        """
         if cls.problem() is not None or find_cached(os.fspath(model or OFFICIAL_MODEL)) is None:
             return False
         import torch

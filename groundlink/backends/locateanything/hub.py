@@ -39,6 +39,11 @@ def find_cached(model: str, revision: str | None = None) -> Path | None:
     """Return the folder of a checkpoint that needs no download; None where there is none, or not all of it."""
     path = Path(model).expanduser()
     if not path.is_dir():
+        from huggingface_hub import constants
+
+        kept = "--".join(("models", *model.split("/")))
+        if not (Path(constants.HF_HUB_CACHE) / kept).is_dir():
+            return None  # what comes next takes half a second to import
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -19,7 +19,7 @@ from groundlink.backends.locateanything.settings import Settings
 from groundlink.backends.locateanything.weights import Checkpoint, open_checkpoint
 
 FOLDER = Path(os.environ.get("GROUNDLINK_GOLDEN") or Path(__file__).parent.parent / "golden")
-CHECKPOINTS = sorted(path.name for path in (FOLDER / "g2").glob("ckpt_*"))
+CHECKPOINTS = sorted(path.parent.name for path in (FOLDER / "g2").glob("*/config.json"))
 
 
 @cache
@@ -65,8 +65,8 @@ def token_ids(names: dict[str, int]) -> TokenIds:
     """Read the token ids that g3 and g4 are written in. They have no images."""
     renamed = {"im_end": "end", "default_mask": "text_mask"}
     known = {key.removesuffix("_token_id"): value for key, value in names.items()}
-    fields = {renamed.get(key, key): value for key, value in known.items() if key != "switch"}
-    return TokenIds(image=-1, **fields)
+    known = {renamed.get(key, key): value for key, value in known.items()} | {"image": -1}
+    return TokenIds(**{key: known[key] for key in TokenIds.__annotations__})
 
 
 def settings(case: dict[str, Any]) -> Settings:

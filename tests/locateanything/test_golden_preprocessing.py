@@ -9,7 +9,15 @@ from safetensors.numpy import load_file
 
 from groundlink.backends.locateanything.parse import parse_answer
 from groundlink.backends.locateanything.preprocessing import crop_box, image_grid, image_tokens, preprocess
-from groundlink.backends.locateanything.prompt import SYSTEM, Tokenizer, Turn, build_chat, expand_tags, place_examples
+from groundlink.backends.locateanything.prompt import (
+    EXAMPLE_MARKERS,
+    SYSTEM,
+    Tokenizer,
+    Turn,
+    build_chat,
+    expand_tags,
+    place_examples,
+)
 from groundlink.errors import BadImage, BadQuery
 from tests.locateanything import golden_data as golden
 
@@ -42,12 +50,13 @@ def test_golden_pictures_become_the_same_patches():
 
 
 def prompt_picture(name, case):
-    cut = re.match(r"crop of (\w+), box \[([\d., ]+)\] (\w+)", name)
+    cut = re.match(r"crop of ([\w-]+)[^,]*, box \[([\d., -]+)\] (\w+)", name)
     if cut:
-        source = golden.image(f"g1/images/{cut[1]}.png").convert("RGB")
+        source = prompt_picture(cut[1], case)
         return source.crop(crop_box(*source.size, [float(v) for v in cut[2].split(",")], cut[3]))
-    picture = golden.image(f"g1/images/{re.match('[A-Za-z0-9_]+', name)[0]}.png")
-    return picture if case == "rgba_from_file" else picture.convert("RGB")
+    (path,) = (golden.FOLDER / "g1/images").glob(re.match(r"[\w-]+", name)[0] + ".*")
+    picture = golden.image(f"g1/images/{path.name}")
+    return picture if case.endswith("from_file") else picture.convert("RGB")
 
 
 def named_text(row):
@@ -69,7 +78,9 @@ def test_golden_prompts(row, tokenizer):
     grids = [grid for _, grid in prepared]
 
     if "question" in row:
-        named = named_text(row) if row["case"] == "vp_replace_text" else None
+        unmarked = not any(mark in row["question"] for mark in EXAMPLE_MARKERS)
+        appended = "\nVisual prompt: <image-2>" in row["chat_text"]
+        named = named_text(row) if len(pictures) > 1 and unmarked and not appended else None
         question = place_examples(row["question"], len(pictures) - 1, named)
         chat, order = build_chat([Turn("user", [pictures[0], question, *pictures[1:]])])
         assert order == pictures

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,25 @@ def test_the_benchmark_notices(published, stage):
     assert not peaks("--as-published", published)[stage]
 
 
+GPU = BENCHMARK.with_name("gpu.py")
+
+
+def test_the_gpu_benchmark_needs_five_packages_alone():
+    others = ("xxhash", "typer", "rapidocr", "onnxruntime", "huggingface_hub", "transformers", "pytest", "rich")
+    code = f"import sys, runpy; sys.modules.update(dict.fromkeys({others})); runpy.run_path({str(GPU)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_gpu_benchmark_says_so_where_a_set_has_nothing_to_judge(monkeypatch):
+    check = runpy.run_path(str(GPU))["check_bfloat16"]
+    monkeypatch.setattr(check.__globals__["golden"], "read", lambda name: [])
+    (row,) = check("cpu")
+    assert row["passed"]
+    assert "nothing to judge" in row["value"]
+
+
 def test_the_gpu_benchmark_says_so_where_there_is_no_gpu():
-    command = [sys.executable, str(BENCHMARK.with_name("gpu.py"))]
+    command = [sys.executable, str(GPU)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2

@@ -14,6 +14,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def measure(picture: Path, bare: RapidOCR, locator: groundlink.Locator, turns: i
     }
 
 
-def clock(call) -> float:
+def clock(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1000

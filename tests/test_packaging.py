@@ -67,14 +67,13 @@ def test_the_dependencies_resolve_on_every_python(version, tmp_path):
     assert "rapidocr==3.10" in (tmp_path / "out.txt").read_text()
 
 
-def test_older_and_newer_pythons_are_refused(wheel, tmp_path):
-    for version in ("3.9", "3.14"):
-        done = subprocess.run(
-            [UV, "pip", "compile", "-", "--python-version", version, "--quiet", "-o", tmp_path / "out.txt"],
-            input=f"groundlink @ {wheel.as_uri()}",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode != 0
-        assert "Python" in done.stderr
+def test_an_older_python_is_refused(wheel, tmp_path):
+    done = subprocess.run(
+        [UV, "pip", "compile", "-", "--python-version", "3.9", "--quiet", "-o", tmp_path / "out.txt"],
+        input=f"groundlink @ {wheel.as_uri()}",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Python" in done.stderr

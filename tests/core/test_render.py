@@ -32,7 +32,7 @@ def test_a_box_and_its_label_show_on_any_ground_and_size(size, ground):
     marks = changed(picture, drawn)
     inner = marks[box[1] + 2 : box[3] - 2, box[0] + 2 : box[2] - 2]
     assert not inner.any(), "what was found stays visible"
-    edge = marks[box[1] - 6 : box[1], box[0] + 5 : box[2] - 5]
+    edge = marks[box[1] - 12 : box[1], box[0] + 5 : box[2] - 5]
     assert edge.any(axis=0).all(), "the frame has no gaps"
     rows = np.flatnonzero(marks.any(axis=1))
     label_height = box[1] - rows[0]

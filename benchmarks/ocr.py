@@ -44,9 +44,8 @@ def main() -> None:
     )
     rows = []
     print(f"{platform.machine()}, {threads} threads, Python {platform.python_version()}, {args.turns} turns, medians")
-    print(
-        f"{'picture':20} {'size':>10} {'bare OCR':>10} {'a question':>10} {'ratio':>6} {'second, array':>14} {'path':>8}"
-    )
+    names = ("picture", "size", "bare OCR", "a question", "ratio", "second, array", "path")
+    print("{:20} {:>10} {:>10} {:>10} {:>6} {:>14} {:>8}".format(*names))
     with groundlink.load("ocr") as locator:
         for picture in args.pictures:
             rows.append(measure(picture, bare, locator, args.turns))

@@ -196,24 +196,25 @@ def _extent(detection: Detection) -> Box:
 
 
 def _font(size: int, text: str) -> Font:
-    """Return Pillow's own font, or a system font where that one lacks a character of the text."""
-    own = ImageFont.load_default(size)
-    if _covers(own, text):
-        return own
-    for path in _system_fonts():
+    """Return Pillow's own font, or the system font that has more of the text's characters."""
+    best: Font = ImageFont.load_default(size)
+    lacking = _lacking(best, text)
+    for path in _system_fonts() if lacking else []:
         try:
             font = ImageFont.truetype(path, size)
         except OSError:
             continue
-        if _covers(font, text):
-            return font
-    return own
+        if (missing := _lacking(font, text)) < lacking:
+            best, lacking = font, missing
+        if not lacking:
+            break
+    return best
 
 
-def _covers(font: Font, text: str) -> bool:
-    """Whether the font has all characters: a missing one is drawn as the glyph of a code point that no font has."""
+def _lacking(font: Font, text: str) -> int:
+    """Count the characters that the font lacks: it draws them like a code point that no font has."""
     missing = bytes(font.getmask("\U0010ffff"))
-    return all(character.isspace() or bytes(font.getmask(character)) != missing for character in set(text))
+    return sum(bytes(font.getmask(character)) == missing for character in set(text) if not character.isspace())
 
 
 @lru_cache(maxsize=1)

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from groundlink._version import __version__
-from groundlink.backend import Backend, BackendInfo, Context, Outcome, backend_class, backend_names
-from groundlink.detections import Detection, Detections, Found, from_coco, to_coco
 from groundlink.errors import (
     ERROR_CODES,
     ActionDenied,
@@ -41,8 +40,6 @@ from groundlink.errors import (
     WeightsInvalid,
     WeightsNotFound,
 )
-from groundlink.image import MAX_PIXELS, ImageLike, OpenedImage
-from groundlink.locator import AsyncStream, Locator, Stream
 from groundlink.query import (
     TASKS,
     Query,
@@ -57,7 +54,13 @@ from groundlink.query import (
     read,
     text,
 )
-from groundlink.render import draw
+
+if TYPE_CHECKING:
+    from groundlink.backend import Backend, BackendInfo, Context, Outcome, backend_names
+    from groundlink.detections import Detection, Detections, Found, from_coco, to_coco
+    from groundlink.image import ImageLike, OpenedImage
+    from groundlink.locator import AsyncStream, Locator, Stream
+    from groundlink.render import draw
 
 __all__ = [
     "ERROR_CODES",
@@ -111,25 +114,59 @@ __all__ = [
     "to_coco",
 ]
 
+_AT_FIRST_USE = {
+    "Backend": "groundlink.backend",
+    "BackendInfo": "groundlink.backend",
+    "Context": "groundlink.backend",
+    "Outcome": "groundlink.backend",
+    "backend_names": "groundlink.backend",
+    "Detection": "groundlink.detections",
+    "Detections": "groundlink.detections",
+    "Found": "groundlink.detections",
+    "from_coco": "groundlink.detections",
+    "to_coco": "groundlink.detections",
+    "ImageLike": "groundlink.image",
+    "OpenedImage": "groundlink.image",
+    "AsyncStream": "groundlink.locator",
+    "Locator": "groundlink.locator",
+    "Stream": "groundlink.locator",
+    "draw": "groundlink.render",
+}
+"""Names that need numpy, Pillow or asyncio, and where they are: the command line prints its help without these."""
+
 EMBEDDED_DEFAULT = "ocr"
 """The backend that every installation has."""
 
 _log = logging.getLogger(__name__)
 
 
-def load(backend: str | None = None, *, max_pixels: int = MAX_PIXELS, **settings: Any) -> Locator:
+def __getattr__(name: str) -> Any:
+    if name not in _AT_FIRST_USE:
+        raise AttributeError(f"module 'groundlink' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_AT_FIRST_USE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load(backend: str | None = None, *, max_pixels: int | None = None, **settings: Any) -> Locator:
     """Load a backend by name and return its locator.
 
     Args:
         backend: one of `backend_names()`; None takes the name in the environment variable `GROUNDLINK_BACKEND`,
             else LocateAnything where a CUDA device and its weights are at hand, else the embedded default.
-        max_pixels: images with more pixels are refused.
+        max_pixels: images with more pixels are refused; 64 million if not given.
         settings: the backend's own settings, described with its class.
 
     Raises:
         BackendUnavailable: there is no such backend, it cannot run here, or it does not know a setting.
         WeightsNotFound, WeightsInvalid: the model's files are missing or unfit.
     """
+    from groundlink.backend import backend_class
+    from groundlink.locator import Locator
+
     if backend is not None:
         why = "asked for"
     elif backend := os.environ.get("GROUNDLINK_BACKEND"):
@@ -145,7 +182,7 @@ def load(backend: str | None = None, *, max_pixels: int = MAX_PIXELS, **settings
     except TypeError as error:
         raise BackendUnavailable(f"the backend {backend!r} does not take these settings: {error}") from error
     _log.info("backend %s (%s); weights: %s", backend, why, chosen.info.license)
-    return Locator(made, max_pixels=max_pixels)
+    return Locator(made) if max_pixels is None else Locator(made, max_pixels=max_pixels)
 
 
 def _choose(settings: dict[str, Any]) -> tuple[str, str]:

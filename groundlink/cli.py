@@ -6,11 +6,14 @@ import enum
 import json
 import logging
 import os
+import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -46,6 +49,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A file name or a text may hold what the terminal's encoding lacks.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         app()
     except GroundlinkError as error:
@@ -58,6 +68,17 @@ def main() -> None:
         # The reader has gone (`| head`); keep Python from complaining again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Exception as error:
+        if interrupted.is_set():  # a library may turn the interruption into an error of its own
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"error: groundlink itself failed ({type(error).__name__}: {error}, {where.filename}:{where.lineno}); "
+            "please report this",
+            file=sys.stderr,
+        )
+        sys.exit(GroundlinkError().code.exit_code)
 
 
 def _version(wanted: bool) -> None:
@@ -96,7 +117,7 @@ def locate(
         typer.Option("--backend", "-b", help="The model that answers; see `groundlink doctor`.", show_default=False),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Optional[str],  # noqa: UP045
         typer.Option(
             "--out", "-o", help="Draw the answer: a file, or a folder for several pictures.", show_default=False
         ),
@@ -143,7 +164,9 @@ def locate(
     if takes_words and len(what) < 2:
         raise BadQuery(f'only {what[0]!r} is given; say which picture and what to look for: shot.png "the Save button"')
     images, words = (what[:-1], what[-1]) if takes_words else (what, "")
-    if takes_words and Path(words).is_file() and not any(Path(image).exists() for image in images):
+    words = _text(words)
+    # `os.path` and not `Path`: a long phrase is no file name, and asking is no error.
+    if takes_words and os.path.isfile(words) and not any(map(os.path.exists, images)):  # noqa: PTH113
         raise BadQuery(f"the query comes last: groundlink locate {words!r} {images[0]!r}")
     settings = dict(_setting(text) for text in setting or [])
     if model is not None:
@@ -228,6 +251,14 @@ def _query(task: str | None, words: str, example: Path | None) -> Query | str:
     return Query(task, phrases)  # type: ignore[arg-type]
 
 
+def _text(argument: str) -> str:
+    """Return an argument as text also where the terminal's encoding made Python take it for bytes."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        return argument
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
@@ -250,7 +281,7 @@ def _pictures(arguments: list[str]) -> Iterator[tuple[str, Any]]:
             yield "-", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         elif argument in sources:
             yield argument, sources[argument].load()
-        elif Path(argument).is_dir():
+        elif os.path.isdir(argument):  # noqa: PTH112 - as above
             try:
                 files = sorted(file for file in Path(argument).iterdir() if file.suffix.lower() in SUFFIXES)
             except OSError as error:
@@ -263,7 +294,7 @@ def _pictures(arguments: list[str]) -> Iterator[tuple[str, Any]]:
             yield argument, Path(argument)
 
 
-def _targets(pictures: list[tuple[str, Any]], out: Path | None) -> dict[str, Path]:
+def _targets(pictures: list[tuple[str, Any]], place: str | None) -> dict[str, Path]:
     """Return where the drawing of each picture goes, checked before anything is computed.
 
     Raises:
@@ -272,12 +303,13 @@ def _targets(pictures: list[tuple[str, Any]], out: Path | None) -> dict[str, Pat
     from groundlink.files import check_picture_path
     from groundlink.image import printable
 
-    if out is None:
+    if place is None:
         return {}
+    out = Path(place)
     inputs = {os.path.realpath(picture) for _, picture in pictures if isinstance(picture, Path)}
     targets: dict[str, Path] = {}
     names = [name for name, _ in pictures]
-    if len(names) == 1 and not out.is_dir() and not str(out).endswith(os.sep):
+    if len(names) == 1 and not out.is_dir() and not place.endswith("/"):
         targets[names[0]] = out
     else:
         if out.suffix and not out.is_dir() and len(names) > 1:

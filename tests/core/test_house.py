@@ -82,3 +82,13 @@ def groundlink_error(name):
 def test_remote_code_is_never_trusted():
     for path in (ROOT / "groundlink").rglob("*.py"):
         assert "trust_" + "remote_code" not in path.read_text(encoding="utf-8"), path
+
+
+def test_all_public_names_are_there():
+    import groundlink
+
+    assert sorted(groundlink.__all__) == dir(groundlink)
+    for name in groundlink.__all__:
+        assert getattr(groundlink, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = groundlink.nonsense

@@ -61,7 +61,7 @@ def test_loading_what_cannot_be_loaded_says_what_to_do(monkeypatch):
     ]:
         with pytest.raises(BackendUnavailable, match=words):
             groundlink.load(name)
-    with pytest.raises(BackendUnavailable, match="does not take these settings.*colour"):
+    with pytest.raises(BackendUnavailable, match=r"does not take these settings.*colour"):
         groundlink.load("slow", colour="red")
     monkeypatch.setenv("GROUNDLINK_BACKEND", "nothing")
     with pytest.raises(BackendUnavailable, match="'nothing'"):

@@ -150,7 +150,8 @@ class Reader:
         dense = np.ascontiguousarray(bgr[np.ix_(rows, columns)])
         shrink = min(1.0, math.sqrt(_MAX_AREA / dense[:, :, 0].size))
         if shrink < 1.0:
-            dense = cv2.resize(dense, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+            size = (max(1, round(len(columns) * shrink)), max(1, round(len(rows) * shrink)))
+            dense = np.asarray(cv2.resize(dense, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         quads = []
         for piece, x, y in _parts(dense, self._max_side):
             for quad in (self._detect(piece) + (x, y)) / shrink:

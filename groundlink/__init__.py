@@ -189,6 +189,6 @@ def _choose(settings: dict[str, Any]) -> tuple[str, str]:
     """Return the backend for a caller who names none, and why."""
     from groundlink.backends.locateanything.backend import LocateAnythingBackend
 
-    if LocateAnythingBackend.at_hand(settings.get("model")):
+    if LocateAnythingBackend.at_hand(settings.get("model"), settings.get("revision")):
         return LocateAnythingBackend.info.name, "a CUDA device and its weights are at hand"
     return EMBEDDED_DEFAULT, "the embedded default"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from groundlink.errors import BadData, BadImage, BadQuery
+from groundlink.errors import BadData, BadQuery
 
 Task = Literal["detect", "ground", "ground_one", "point", "text", "read", "gui", "layout", "example"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -167,6 +168,14 @@ def example(
     """
     if box_format not in get_args(BoxFormat):
         raise BadQuery(f"unknown box_format {box_format!r}; use one of {', '.join(get_args(BoxFormat))}")
-    if box is not None and len(box) != 4:
-        raise BadImage(f"an example's box has four numbers (x1, y1, x2, y2), but got {box!r:.80}")
+    if box is not None and not _is_box(box):
+        raise BadQuery(f"an example's box is (x1, y1, x2, y2) with x1 < x2 and y1 < y2, but got {box!r:.80}")
     return Query("example", (), Example(image, box, box_format))
+
+
+def _is_box(box: Any) -> bool:
+    try:
+        x1, y1, x2, y2 = box
+        return all(map(math.isfinite, (x1, y1, x2, y2))) and bool(x1 < x2 and y1 < y2)
+    except (TypeError, ValueError):  # not four, or no numbers
+        return False

@@ -58,6 +58,12 @@ def test_what_is_no_question_is_refused_with_the_reason(phrase, word):
         lambda: Query("example"),
         groundlink.example,
         lambda: groundlink.example(box=(1, 2, 3, 4), box_format="inches"),
+        lambda: groundlink.example(box=5),
+        lambda: groundlink.example(box=(1, 2, 3)),
+        lambda: groundlink.example(box="abcd"),
+        lambda: groundlink.example(box=(float("nan"), 2, 3, 4)),
+        lambda: groundlink.example(box=(1, 2, float("inf"), 4)),
+        lambda: groundlink.example(box=(3, 2, 1, 4)),
     ],
 )
 def test_a_query_that_does_not_fit_its_task_is_refused(make):

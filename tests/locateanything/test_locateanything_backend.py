@@ -4,6 +4,9 @@ import asyncio
 import gzip
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from PIL import Image
 
 import groundlink
+from groundlink import cli
 from groundlink.backends.locateanything.backend import LocateAnythingBackend
 from groundlink.backends.locateanything.engine import choose_device, choose_dtype
 from groundlink.backends.locateanything.generate import Accepted
@@ -253,6 +257,28 @@ def test_labels_come_back_as_the_caller_wrote_them(locator, monkeypatch, said, l
     assert found.label == " ".join(label.split())  # queries fold white space
 
 
+def test_a_label_of_another_group_comes_back_as_the_caller_wrote_it_too(locator, monkeypatch):
+    said = f"<ref>THING 30</ref>{box(1, 2, 3, 4)}<|im_end|>"
+    Scripted(locator, monkeypatch, said, "<|im_end|>")
+    answer = locator.locate(IMAGE, groundlink.detect(*(f"Thing {i}" for i in range(32))))
+    assert [found.label for found in answer] == ["Thing 30"]
+
+
+def test_ten_thousand_categories_are_asked_in_groups_until_the_deadline(monkeypatch):
+    categories = [f"thing {i}" for i in range(10_000)]
+    with load(max_new_tokens=0) as quick:
+        answer = quick.locate(IMAGE, groundlink.detect(*categories))
+        assert answer.raw == ("",) * 625
+        assert answer.incomplete_reason == "token_limit"
+        with pytest.raises(BadQuery, match="'<5>'"):  # before anything is asked
+            quick.locate(IMAGE, groundlink.detect(*categories[1:], "<5>"))
+    with load() as made:
+        answer = made.locate(IMAGE, groundlink.detect(*categories), deadline=1.5)
+    assert answer.incomplete_reason == "deadline"
+    assert len(answer)
+    assert answer.timings_ms["total"] < 3000
+
+
 def test_one_phrase_is_the_label_whatever_the_model_calls_it(locator, monkeypatch):
     Scripted(locator, monkeypatch, "<ref>vehicle</ref>" + box(1, 2, 3, 4))
     assert [found.label for found in locator.locate(IMAGE, groundlink.detect("car"))] == ["car"]
@@ -322,6 +348,37 @@ def test_an_example_is_cut_from_the_image_itself(locator, monkeypatch):
     assert cut.size == (round(0.7 * width) - round(0.1 * width), round(0.9 * height) - round(0.2 * height))
 
 
+@pytest.mark.parametrize(
+    ("query", "error", "told"),
+    [
+        (groundlink.example("no-such.png"), BadImage, "no-such.png"),
+        (groundlink.example(Image.new("RGB", (0, 5))), BadImage, "0×5"),
+        (groundlink.example(Image.new("RGB", (8000, 14))), BadImage, "8000×14"),
+        (groundlink.example((samples.IMAGES / "extra1.png").read_bytes()[:200]), BadImage, "cut short"),
+        (groundlink.example(box=(5000, 5000, 6000, 6000)), BadQuery, r"outside of .*fit0\.png"),
+        (groundlink.example(box=(1, 0, 2, 1), box_format="normalized_1"), BadQuery, "outside"),
+        (groundlink.example(box=(-9, 0, 0, 900), box_format="normalized_1000"), BadQuery, "outside"),
+    ],
+)
+def test_examples_that_show_nothing_are_refused(locator, query, error, told):
+    with pytest.raises(error, match=told):
+        locator.locate(IMAGE, query)
+
+
+def test_an_example_is_a_file_or_a_part_of_one(locator, monkeypatch):
+    looked_at = []
+    engine = locator.backend._engine
+    look = engine.look
+    monkeypatch.setattr(engine, "look", lambda pictures, figures: looked_at.extend(pictures) or look(pictures, figures))
+    other = samples.IMAGES / "extra1.png"
+    with Image.open(other) as stored:
+        whole = stored.convert("RGB")
+    locator.locate(IMAGE, groundlink.example(other))
+    locator.locate(IMAGE, groundlink.example(other, box=(0, 0, 0.5, 1), box_format="normalized_1"))
+    assert np.array_equal(looked_at[1], whole)
+    assert np.array_equal(looked_at[3], whole.crop((0, 0, round(whole.width / 2), whole.height)))
+
+
 @pytest.mark.parametrize("phrase", ["</box>", "a <5> b", "<|im_end|>", "<image-1>"])
 def test_a_phrase_that_would_change_the_prompt_is_refused(locator, phrase):
     with pytest.raises(BadQuery, match="plain words"):
@@ -369,6 +426,7 @@ def test_another_fault_is_not_taken_for_memory(locator, monkeypatch):
         ({"mode": "quick"}, "mode 'quick'"),
         ({"temperature": -1}, "temperature -1"),
         ({"group_size": 0}, "group_size"),
+        ({"group_size": 2.5}, "group_size"),
         ({"device": "abacus"}, "abacus"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"dtype": "int8"}, "int8"),
@@ -412,6 +470,31 @@ def test_it_is_taken_by_default_only_where_weights_and_cuda_are_at_hand(monkeypa
     monkeypatch.delenv("GROUNDLINK_BACKEND", raising=False)
     with groundlink.load(model=samples.FOLDER, device="cpu") as chosen:
         assert chosen.info.name == "locateanything"
+
+
+def test_the_default_is_chosen_without_heavy_imports_where_no_weights_are_kept(tmp_path):
+    code = (
+        "import sys, groundlink; assert groundlink._choose({})[0] == 'ocr';"
+        "assert not {'torch', 'huggingface_hub.file_download', 'tokenizers'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_the_command_line_takes_a_model_and_tells_its_figures(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [
+        "groundlink", "locate", str(IMAGE), "car", "--task", "detect", "--backend", "locateanything",
+        "--model", str(samples.FOLDER), "--set", "device=cpu", "--set", "mode=slow", "--set", "max_new_tokens=40",
+        "--verbose",
+    ])  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 0
+    assert "car" in told.out
+    assert "said: <ref>" in told.err
+    for figure in ("preprocess", "vision", "prefill", "decode", "tokens", "steps", "switches", "boxes_per_second"):
+        assert f"  {figure}: " in told.err
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch):

@@ -183,6 +183,10 @@ def test_top_p_keeps_the_first_token_that_exceeds_it():
         {"top_k": 0},
         {"repetition_penalty": 0.0},
         {"max_new_tokens": -1},
+        {"max_new_tokens": 2.5},
+        {"top_k": 1.5},
+        {"seed": True},
+        {"parity": "yes"},
     ],
 )
 def test_settings_without_meaning_are_refused(fields):

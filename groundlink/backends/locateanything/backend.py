@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from groundlink.backend import BackendInfo, Context, Outcome
 from groundlink.backends.locateanything.hub import LICENSE, OFFICIAL_MODEL, find_cached
-from groundlink.backends.locateanything.settings import Settings
+from groundlink.backends.locateanything.settings import Settings, is_count
 from groundlink.detections import Found, IncompleteReason
-from groundlink.errors import BackendUnavailable
+from groundlink.errors import BackendUnavailable, BadQuery
 from groundlink.image import ImageStore, OpenedImage
 from groundlink.query import Example, Query
 
@@ -69,8 +69,8 @@ class LocateAnythingBackend:
             self.settings = Settings(**decoding)
         except ValueError as error:
             raise BackendUnavailable(f"the settings of locateanything are unfit: {error}") from error
-        if group_size < 1:
-            raise BackendUnavailable(f"group_size is at least 1, not {group_size}")
+        if not is_count(group_size) or group_size < 1:
+            raise BackendUnavailable(f"group_size is a whole number of at least 1, not {group_size!r}")
         self.group_size = group_size
 
         from groundlink.backends.locateanything.engine import Engine
@@ -87,12 +87,12 @@ class LocateAnythingBackend:
         return f"{', '.join(missing)} not installed; run pip install 'groundlink[locateanything]'"
 
     @classmethod
-    def at_hand(cls, model: str | os.PathLike[str] | None = None) -> bool:
+    def at_hand(cls, model: str | os.PathLike[str] | None = None, revision: str | None = None) -> bool:
         """Tell whether this machine has what makes it the best choice: the weights, and CUDA to run them.
 
         Cheap questions come first, and PyTorch is imported only where the weights are here.
         """
-        if cls.problem() is not None or find_cached(os.fspath(model or OFFICIAL_MODEL)) is None:
+        if cls.problem() is not None or find_cached(os.fspath(model or OFFICIAL_MODEL), revision) is None:
             return False
         import torch
 
@@ -106,6 +106,7 @@ class LocateAnythingBackend:
         started = time.perf_counter()
         engine, settings = self._engine, self.settings
         groups = self._groups(query)
+        spelling = {_plain(phrase): phrase for phrase in reversed(query.phrases)}
         questions = [build_question(query.task, group, engine.tokenizer) for group in groups]
         pictures = [image.pil()]
         if query.example is not None:
@@ -128,7 +129,7 @@ class LocateAnythingBackend:
                         tally.repeats += 1
                     elif reading.item.values:
                         tally.found += 1
-                        yield _found(reading, query, group, image.size)
+                        yield _found(reading, query, group, spelling, image.size)
                 if reader.repeating and not settings.parity and finish is None:
                     finish = "repetition"
                     break
@@ -162,9 +163,16 @@ class LocateAnythingBackend:
     def _example(self, example: Example, image: OpenedImage) -> Image.Image:
         from groundlink.backends.locateanything.preprocessing import crop_box
 
-        picture = (image if example.image is None else self._images.open(example.image)).pil()
+        opened = image if example.image is None else self._images.open(example.image)
+        picture = opened.pil()
         if example.box is None:
             return picture
+        x1, y1, x2, y2 = example.box
+        width, height = {"pixel": picture.size, "normalized_1": (1, 1), "normalized_1000": (1000, 1000)}[
+            example.box_format
+        ]
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            raise BadQuery(f"the example's box {example.box} ({example.box_format}) lies outside of {opened.name}")
         return picture.crop(crop_box(*picture.size, example.box, example.box_format))
 
 
@@ -204,7 +212,9 @@ class _Tally:
         return "; ".join(part for part in parts if part)
 
 
-def _found(reading: Reading, query: Query, group: Sequence[str], size: tuple[int, int]) -> Found:
+def _found(
+    reading: Reading, query: Query, group: Sequence[str], spelling: dict[str, str], size: tuple[int, int]
+) -> Found:
     """Make what the backend hands out of one item: pixels in place of thousandths, the caller's words as the label."""
     from groundlink.backends.locateanything.parse import to_pixels
 
@@ -212,7 +222,7 @@ def _found(reading: Reading, query: Query, group: Sequence[str], size: tuple[int
     pixels = to_pixels(item.values, *size)
     is_box = len(pixels) == 4
     return Found(
-        _label(item.label, query, group),
+        _label(item.label, query, group, spelling),
         box=pixels if is_box else None,
         point=None if is_box else pixels,
         score=reading.score,
@@ -221,7 +231,7 @@ def _found(reading: Reading, query: Query, group: Sequence[str], size: tuple[int
     )
 
 
-def _label(said: str | None, query: Query, group: Sequence[str]) -> str:
+def _label(said: str | None, query: Query, group: Sequence[str], spelling: dict[str, str]) -> str:
     if len(group) == 1:
         return group[0]
     if said is None or not said.strip():
@@ -229,7 +239,7 @@ def _label(said: str | None, query: Query, group: Sequence[str]) -> str:
     if query.task in ("read", "example"):
         return said
     # The model may change case and spaces; the caller's spelling wins.
-    return next((phrase for phrase in group if _plain(phrase) == _plain(said)), said)
+    return spelling.get(_plain(said), said)
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,11 @@ Mode = Literal["fast", "slow", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
+def is_count(value: object) -> bool:
+    """Tell whether a value is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Settings:
     """How an answer is decoded.
@@ -40,10 +45,11 @@ class Settings:
             f"mode {self.mode!r}": self.mode in MODES,
             f"temperature {self.temperature}": self.temperature == 0 or 1e-3 <= self.temperature < math.inf,
             f"top_p {self.top_p}": self.top_p is None or 0 < self.top_p <= 1,
-            f"top_k {self.top_k}": self.top_k is None or self.top_k >= 1,
+            f"top_k {self.top_k}": self.top_k is None or (is_count(self.top_k) and self.top_k >= 1),
             f"repetition_penalty {self.repetition_penalty}": 0 < self.repetition_penalty < math.inf,
-            f"max_new_tokens {self.max_new_tokens}": self.max_new_tokens >= 0,
-            f"seed {self.seed}": 0 <= self.seed < 2**63,
+            f"max_new_tokens {self.max_new_tokens}": is_count(self.max_new_tokens) and self.max_new_tokens >= 0,
+            f"seed {self.seed}": is_count(self.seed) and 0 <= self.seed < 2**63,
+            f"parity {self.parity!r}": isinstance(self.parity, bool),
         }
         for name, fine in sound.items():
             if not fine:

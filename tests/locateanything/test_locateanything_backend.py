@@ -5,8 +5,10 @@ import gzip
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ import torch
 from PIL import Image
 
 import groundlink
-from groundlink import cli
 from groundlink.backends.locateanything.backend import LocateAnythingBackend
 from groundlink.backends.locateanything.engine import choose_device, choose_dtype
 from groundlink.backends.locateanything.generate import Accepted
+from groundlink.backends.locateanything.hub import OFFICIAL_MODEL
 from groundlink.errors import (
     BackendUnavailable,
     BadImage,
@@ -481,20 +483,33 @@ def test_the_default_is_chosen_without_heavy_imports_where_no_weights_are_kept(t
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_the_command_line_takes_a_model_and_tells_its_figures(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [
-        "groundlink", "locate", str(IMAGE), "car", "--task", "detect", "--backend", "locateanything",
+def test_the_command_line_takes_a_model_and_tells_its_figures():
+    line = [
+        "-c", "from groundlink.cli import main; main()",
+        "locate", str(IMAGE), "car", "--task", "detect", "--backend", "locateanything",
         "--model", str(samples.FOLDER), "--set", "device=cpu", "--set", "mode=slow", "--set", "max_new_tokens=40",
         "--verbose",
-    ])  # fmt: skip
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    told = capsys.readouterr()
-    assert ended.value.code == 0
-    assert "car" in told.out
-    assert "said: <ref>" in told.err
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "car" in done.stdout
+    assert "non-commercial" in done.stderr
+    assert "said: <ref>" in done.stderr
     for figure in ("preprocess", "vision", "prefill", "decode", "tokens", "steps", "switches", "boxes_per_second"):
-        assert f"  {figure}: " in told.err
+        assert f"  {figure}: " in done.stderr
+
+
+def test_the_example_of_the_readme_runs_on_another_model_and_picture():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```py\n(.*?)```", readme, re.DOTALL)
+    for told, given in (
+        (f'"{OFFICIAL_MODEL}"', f'{str(samples.FOLDER)!r}, device="cpu"'),
+        ('"street.jpg"', f"{str(IMAGE)!r}"),
+    ):
+        assert code.count(told) == 1
+        code = code.replace(told, given)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "(" in done.stdout
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from groundlink.backends.ocr.matching import THRESHOLD, Match, PageIndex, compact, likeness
-from groundlink.backends.ocr.reader import Line, Page, Word
+from groundlink.backends.ocr.reader import Page
+from groundlink.backends.ocr.words import Line, Word
 
 BLACK, BLUE, WHITE = (20, 20, 20), (10, 100, 240), (255, 255, 255)
 

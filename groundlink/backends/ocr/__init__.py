@@ -71,7 +71,7 @@ class OcrBackend:
 
     def run(self, image: OpenedImage, query: Query, context: Context) -> Generator[Found, None, Outcome]:
         """Read the page unless it is known, and match the phrase on it. One query at a time."""
-        from groundlink.backends.ocr.reader import union
+        from groundlink.backends.ocr.words import union
 
         index, timings = self._index(image, context)
         context.check()
@@ -133,6 +133,8 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
             if task == "ground":
                 return _by_reading(good), Outcome(reason=_told(name, wanted, len(good)))
             equal = [match for match in good if match.score >= good[0].score - EQUALLY_GOOD]
+            # "Delete account" and "Delete account..." are two names where both are there.
+            equal = [match for match in equal if _literal(match.text) == _literal(name)] or equal
             if len(equal) == 1:
                 return equal, Outcome(reason=_told(name, wanted, 1))
             reason = f'{len(equal)} places read "{name}" equally well, and nothing in the phrase settles between them'
@@ -141,6 +143,10 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
     if wanted.picture:
         closest += index.find(wanted.picture)
     return (), Outcome("not_found", _missed(wanted, closest, bool(index.page.lines)))
+
+
+def _literal(text: str) -> str:
+    return "".join(text.casefold().split())
 
 
 def _by_reading(matches: Sequence[Match]) -> list[Match]:

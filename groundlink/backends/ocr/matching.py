@@ -11,13 +11,15 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz import process
-from rapidfuzz.distance import Indel, Levenshtein
+from rapidfuzz.distance import Editop, Indel, Levenshtein
 
-from groundlink.backends.ocr.reader import SEPARATORS, Color, Line, Page, Word, union
+from groundlink.backends.ocr.reader import Page
+from groundlink.backends.ocr.words import SEPARATORS, Color, Line, Word, union
 from groundlink.detections import Box
 
 THRESHOLD = 0.8
@@ -28,21 +30,39 @@ EQUALLY_GOOD = 0.05
 _MOST = 400
 """Runs that are compared in full; more look alike only on a page of one word repeated."""
 
+_MOST_LINES = 4
+"""Lines that one name may go over."""
+
 _STANDS_ALONE = 1.0
 _SET_APART = 0.97
 _JOINED = 0.95
+_PUNCTUATED = 0.92
+"""Behind a comma in a sentence: less than the same words on a button."""
+_APART = 0.85
+"""A row with its value at the other end: a caller who reads out all of it means the row."""
+_FAR = 60
+"""Heights of a line between the two ends of a row."""
 _CONTAINED = 0.7
 _QUOTED_PASSAGE = 0.9
+_ICON_STUCK = 0.88
+_WITH_ICON = re.compile(r"^(?:[^\x00-\u024f](?=[A-Za-z]{2})|[^\W\d_](?=[A-Z][a-z])|[\d\W](?=[^\W\d_]{2}))")
+"""A character before a word that was an icon: "OCompact", "8Shared", "☆Starred"; not "Border"."""
+_SURE = 0.97
+"""Words read with more certainty are read right."""
+_WIDE_GAP = 0.6
+"""Of the height of the letters: a wider gap between two words is not a space."""
 
 _SEPARATORS = SEPARATORS + "/>→–—~<←"
-_ENDS = ".!?:;…*," + _SEPARATORS
+_PUNCTUATION = ".!?:;…*,"
+_ENDS = _PUNCTUATION + _SEPARATORS
 _BADGE = re.compile(r"^[(\[]?\d{1,4}\+?[)\]]?$")
 _SHORTCUT = re.compile(
-    r"^(?:(?:ctrl|control|alt|shift|cmd|command|option|super|meta|win|strg|[⌘⌥⇧⌃^])[+\-–]?.*|f\d{1,2}|del|esc|enter|tab)$",
+    r"^(?:(?:ctrl|control|alt|shift|cmd|command|option|super|meta|win|strg)(?:[+\-–].*)?|[⌘⌥⇧⌃^].*|f\d{1,2}|del|esc"
+    r"|enter|tab)$",
     re.IGNORECASE,
 )
 _DROPPED = re.compile(r"[\s.,:;!?…'\"`´’‘“”„()\[\]{}*•·|_\-‐‑‒–—\u00ad\u200b-\u200f\ufeff]+")
-_SKELETON = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", "8": "b", "ı": "l", "¡": "l"})
+_SKELETON = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", "8": "b", "ı": "l", "¡": "l", "y": "v"})
 
 
 def compact(text: str) -> str:
@@ -51,7 +71,7 @@ def compact(text: str) -> str:
     return _DROPPED.sub("", folded) or "".join(folded.split())
 
 
-def likeness(wanted: str, seen: str, words: list[str]) -> float:
+def likeness(wanted: str, seen: str, words: list[str], *, sure: bool = False) -> float:
     """Compare two compact texts: 1 for equal, 0 for different.
 
     What OCR and spelling confuse costs little (accents, `l` and `I`, `rn` and `m`, a plural s), other edits twice
@@ -62,6 +82,7 @@ def likeness(wanted: str, seen: str, words: list[str]) -> float:
         wanted: `compact` of the name.
         seen: `compact` of the text on the page.
         words: `compact` of each word of the name, in order; together they are `wanted`.
+        sure: whether the text was read without doubt: what differs then is another word, but for look-alikes.
     """
     if wanted == seen:
         return 1.0
@@ -73,7 +94,7 @@ def likeness(wanted: str, seen: str, words: list[str]) -> float:
         return 0.95
     if len(wanted) < 4 or _digits(plain_wanted, plain_seen):
         return 0.0
-    if bare_wanted.rstrip("s") == bare_seen.rstrip("s"):
+    if plain_wanted.rstrip("s") == plain_seen.rstrip("s"):
         return 1.0 - 1.0 / max(len(wanted), len(seen))
     share = [0.0] * len(plain_wanted)
     total = 0.0
@@ -83,6 +104,8 @@ def likeness(wanted: str, seen: str, words: list[str]) -> float:
         cost = 0.75 if edit.tag != "replace" and len(edits) == 1 else 1.0
         if edit.tag == "replace" and _skeleton(plain_wanted[edit.src_pos]) == _skeleton(plain_seen[edit.dest_pos]):
             cost = 0.2
+        elif sure or _touches_digit(edit, plain_wanted, plain_seen):
+            return 0.0
         share[min(edit.src_pos, len(share) - 1)] += cost
         total += cost
     position = 0
@@ -116,13 +139,25 @@ class _Token:
     text: str
     compact: str
     word: Word
+    punctuation: bool
     height: float
+    size: float
 
 
 @dataclass(frozen=True)
 class _Run:
     tokens: tuple[_Token, ...]
     compact: str
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What runs are looked for: their compact length, whether punctuation counts, and the words that may be in them."""
+
+    shortest: float
+    longest: float
+    punctuation: bool
+    fits: set[str]
 
 
 class PageIndex:
@@ -143,14 +178,17 @@ class PageIndex:
         words = [compact(word) for word in name.split()]
         if "".join(words) != wanted:  # a word of punctuation only, or one that changes with its neighbours
             words = [wanted]
-        runs = list(self._runs(len(wanted)))
+        runs = list(self._runs(wanted, punctuation=not _DROPPED.sub("", name)))
         close = process.extract(
             wanted, [run.compact for run in runs], scorer=Indel.normalized_similarity, score_cutoff=0.5, limit=_MOST
         )
         matches = []
         for _, rough, number in close:
             run = runs[number]
-            same = likeness(wanted, run.compact, words)
+            sure = min(token.word.score for token in run.tokens) > _SURE
+            same = likeness(wanted, run.compact, words, sure=sure)
+            if not same and _WITH_ICON.match(run.tokens[0].text) and compact(_text(run)[1:]) == wanted:
+                same = _ICON_STUCK
             # What differs too much stays a candidate to name in a refusal, well below any threshold.
             score = same * self._standing(run, passages) if same else rough * 0.5
             matches.append(
@@ -169,48 +207,62 @@ class PageIndex:
                 kept.append(number)
         return [matches[number] for number in kept]
 
-    def _runs(self, length: int) -> Iterator[_Run]:
-        """Yield all runs of words of a compact length near `length`, across lines where they belong together."""
-        shortest, longest = 0.6 * length - 1, 1.4 * length + 2
+    def _runs(self, wanted: str, *, punctuation: bool) -> Iterator[_Run]:
+        """Yield runs of words that may be like `wanted`, across lines where they belong together.
+
+        Words of which more than half of the letters are not in `wanted` are passed over: no run with one is like it.
+        """
+        letters = set(wanted)
+        search = _Search(
+            shortest=0.6 * len(wanted) - 1,
+            longest=1.4 * len(wanted) + 2,
+            punctuation=punctuation,
+            fits={text for text in self._vocabulary if 2 * len(letters.intersection(text)) >= len(set(text))},
+        )
         for line in self._lines:
-            for start in range(len(line)):
-                yield from self._extend((), "", line[start:], shortest, longest)
+            for start, first in enumerate(line):
+                if first.compact in search.fits and (punctuation or not first.punctuation):
+                    yield from self._extend((), "", line[start:], search, 0)
 
     def _extend(
-        self, before: tuple[_Token, ...], so_far: str, tokens: list[_Token], shortest: float, longest: float
+        self, before: tuple[_Token, ...], so_far: str, tokens: list[_Token], search: _Search, crossed: int
     ) -> Iterator[_Run]:
         for token in tokens:
-            before, so_far = (*before, token), so_far + token.compact
-            if len(so_far) > longest:
+            counts = search.punctuation or not token.punctuation
+            before, so_far = (*before, token), so_far + (token.compact if counts else "")
+            if len(so_far) > search.longest or (counts and token.compact not in search.fits):
                 return
-            if len(so_far) >= shortest:
+            if len(so_far) >= search.shortest and counts:
                 yield _Run(before, so_far)
-        for line in self._next[tokens[-1].line]:
-            yield from self._extend(before, so_far, self._lines[line], shortest, longest)
+        if crossed < _MOST_LINES - 1:
+            for line in self._next[tokens[-1].line]:
+                yield from self._extend(before, so_far, self._lines[line], search, crossed + 1)
+
+    @cached_property
+    def _vocabulary(self) -> set[str]:
+        return {token.compact for line in self._lines for token in line}
 
     @cached_property
     def _next(self) -> list[list[int]]:
         """For each line the lines that may go on with it: the one to the right, and those below in the same column."""
         following: list[list[int]] = []
-        for number, line in enumerate(self.page.lines):
-            right: list[tuple[float, int]] = []
-            below: list[int] = []
-            for other_number, other in enumerate(self.page.lines):
-                if other_number == number or not self._lines[other_number] or line.vertical or other.vertical:
-                    continue
-                height = min(_height(line.box), _height(other.box))
-                if max(_height(line.box), _height(other.box)) > 1.7 * height:
-                    continue
-                shared = min(line.box[3], other.box[3]) - max(line.box[1], other.box[1])
-                if shared > 0.5 * height and other.box[0] > line.box[0]:
-                    gap = other.box[0] - line.box[2]
-                    if gap < 3 * height:
-                        right.append((gap, other_number))
-                elif -0.5 * height < other.box[1] - line.box[3] < 0.8 * height and _aligned(
-                    line.box, other.box, height
-                ):
-                    below.append(other_number)
-            following.append([other for _, other in sorted(right)[:1]] + below[:2])
+        boxes = np.array([line.box for line in self.page.lines], dtype=np.float64).reshape(-1, 4)
+        level = np.array([not line.vertical and bool(line.words) for line in self.page.lines], dtype=bool)
+        x1, y1, x2, y2 = boxes.T
+        heights = y2 - y1
+        for number, (left, top, right, bottom) in enumerate(boxes):
+            lower, higher = np.minimum(heights, bottom - top), np.maximum(heights, bottom - top)
+            like = level & level[number] & (higher <= 1.7 * lower)
+            like[number] = False
+            gap = x1 - right
+            beside = like & (np.minimum(y2, bottom) - np.maximum(y1, top) > 0.5 * lower)
+            beside &= (x1 > left) & (gap < _FAR * lower)
+            nearest = np.flatnonzero(beside)
+            nearest = nearest[np.argsort(gap[nearest], kind="stable")][:1]
+            aligned = (np.abs(x1 - left) < lower) | (np.abs(x1 + x2 - left - right) < lower)
+            aligned &= np.minimum(x2, right) > np.maximum(x1, left)
+            below = like & ~beside & aligned & (y1 - bottom > -0.5 * lower) & (y1 - bottom < 0.8 * lower)
+            following.append([int(other) for other in (*nearest, *np.flatnonzero(below)[:2])])
         return following
 
     def _standing(self, run: _Run, passages: bool) -> float:
@@ -221,45 +273,72 @@ class PageIndex:
         apart = (
             not before
             or _parted(before[-1], first)
-            or _recolored(before[-2:], run.tokens)
+            or _recolored(before[-1], run.tokens)
             or all(_is_drawn(token, first) for token in before)
         ) and (
             not after
             or _parted(last, after[0])
-            or _recolored(after[:2], run.tokens)
+            or _recolored(after[0], run.tokens)
             or all(_is_extra(token.text) for token in after)
         )
         if not apart:
             return _QUOTED_PASSAGE if passages else _CONTAINED
         if first.line != last.line:
-            return _JOINED
+            far = any(
+                right.word.box[0] - left.word.box[2] > 3 * max(left.height, right.height)
+                for left, right in pairwise(run.tokens)
+                if left.line != right.line
+            )
+            return _APART if far else _JOINED
+        if _in_sentence(before[-1:], [first]) or _in_sentence([last], after[:1]):
+            return _PUNCTUATED
         return _SET_APART if before or after else _STANDS_ALONE
 
 
 def _tokens(number: int, line: Line) -> list[_Token]:
+    size = max((_height(word.box) for word in line.words), default=0.0)
     return [
-        _Token(number, place, word.text, compact(word.text), word, _height(line.box))
+        _Token(
+            number, place, word.text, compact(word.text), word, not _DROPPED.sub("", word.text), _height(line.box), size
+        )
         for place, word in enumerate(line.words)
     ]
 
 
-def _parted(left: _Token, right: _Token) -> bool:
+def _in_sentence(left: Sequence[_Token], right: Sequence[_Token]) -> bool:
+    """Whether only punctuation parts two neighbours, as in running text."""
+    return (
+        bool(left and right)
+        and left[0].text[-1] in _PUNCTUATION
+        and any(map(str.isalpha, left[0].text))  # not the number of an item, "1."
+        and not _recolored(left[0], right)
+        and not _parted(left[0], right[0], ends="")
+    )
+
+
+def _parted(left: _Token, right: _Token, *, ends: str = _ENDS) -> bool:
     """Whether punctuation or a gap shows that two neighbours do not belong together."""
-    if left.text[-1] in _ENDS or right.text[0] in _SEPARATORS + "(":
+    if left.text[-1] in ends or right.text[0] in _SEPARATORS + "(":
         return True
-    return right.word.box[0] - left.word.box[2] > 0.9 * max(left.height, right.height)
+    if left.word.rule != right.word.rule or right.word.apart:
+        return True
+    pitch = max((token.word.box[2] - token.word.box[0]) / len(token.text) for token in (left, right))  # spaced letters
+    return right.word.box[0] - left.word.box[2] > max(_WIDE_GAP * max(left.size, right.size), 1.6 * pitch)
 
 
-def _recolored(beside: Sequence[_Token], run: Sequence[_Token]) -> bool:
-    """Whether a run has another ink than the words beside it, as a link in a sentence has.
+def _recolored(neighbour: _Token, run: Sequence[_Token]) -> bool:
+    """Whether a run has another ink than the word beside it, as a link in a sentence has.
 
-    Blur only ever weakens an ink, so the strongest of a few words is compared.
+    Blur only ever weakens an ink, towards the paper: what is left when the stronger is weakened as much is compared.
     """
-
-    def strongest(tokens: Sequence[_Token]) -> Color:
-        return max(tokens, key=lambda token: _differ(token.word.ink, token.word.paper)).word.ink
-
-    return _differ(strongest(beside), strongest(run)) > 60
+    strongest = max(run, key=lambda token: _differ(token.word.ink, token.word.paper)).word
+    if _differ(neighbour.word.ink, strongest.ink) <= 60:
+        return False
+    strong, weak = (np.subtract(word.ink, word.paper) for word in (strongest, neighbour.word))
+    if np.abs(weak).sum() > np.abs(strong).sum():
+        strong, weak = weak, strong
+    share = float(strong @ weak) / max(1.0, float(strong @ strong))
+    return share < (0.8 if len(neighbour.text) > 1 else 0.55) or float(np.abs(weak - share * strong).sum()) > 60
 
 
 def _differ(a: Color, b: Color) -> int:
@@ -270,14 +349,25 @@ def _is_drawn(token: _Token, name: _Token) -> bool:
     """Whether a word before a name is an icon that was read as a character."""
     if len(token.text) > 1:
         return False
+    if not token.text.isalnum() or (
+        not token.number
+        and token.text not in "aAIyeo"
+        and (token.text.isascii() or "LATIN" not in unicodedata.name(token.text, ""))
+    ):
+        return True  # a mark, or the only character before a name that begins its line
     gap = name.word.box[0] - token.word.box[2]
-    foreign = not token.text.isascii() and name.text.isascii()
+    foreign = not token.text.isascii() and name.text.isascii() and "LATIN" not in unicodedata.name(token.text, "")
     return foreign or token.word.score < 0.8 or gap > 0.35 * name.height
 
 
 def _is_extra(text: str) -> bool:
     """Whether a word beside a name is not part of it: a badge, a shortcut, a mark."""
     return bool(_BADGE.match(text) or _SHORTCUT.match(text)) or not any(map(str.isalnum, text))
+
+
+def _touches_digit(edit: Editop, wanted: str, seen: str) -> bool:
+    gone, new = wanted[edit.src_pos : edit.src_pos + 1], seen[edit.dest_pos : edit.dest_pos + 1]
+    return (edit.tag != "insert" and gone.isdigit()) or (edit.tag != "delete" and new.isdigit())
 
 
 def _digits(wanted: str, seen: str) -> bool:
@@ -296,13 +386,6 @@ def _without_accents(text: str) -> str:
 def _skeleton(text: str) -> str:
     """Map characters that OCR confuses to one of them."""
     return text.translate(_SKELETON).replace("rn", "m").replace("vv", "w").replace("cl", "d")
-
-
-def _aligned(upper: Box, lower: Box, height: float) -> bool:
-    """Whether two lines, one above the other, share their left edge or their middle."""
-    if min(upper[2], lower[2]) <= max(upper[0], lower[0]):
-        return False
-    return abs(upper[0] - lower[0]) < height or abs(upper[0] + upper[2] - lower[0] - lower[2]) < height
 
 
 def _text(run: _Run) -> str:

@@ -10,6 +10,9 @@ _QUOTED = re.compile(
     r"|(?<!\w)'(.+?)'(?!\w)|(?<!\w)‘(.+?)’(?!\w)"
 )
 
+# A second quote that opens: a name with quotes in it. (In `"Save", not "Save as"` it closes.)
+_NESTED = re.compile(r"\"([^\"]*(?:(?:(?<=[\s(\[=:])|^)\"(?=\S)[^\"]+\"[^\"]*)+)\"")
+
 _ARTICLES = r"(?:the|a|an|this|that|my|your)"
 
 # Longest first where one begins with another.
@@ -17,12 +20,13 @@ _SURE_ROLES = (
     r"(?:(?:(?:primary|submit|toolbar|dialog|push|radio|toggle|menu) )?(?:button|btn)|hyperlink|(?:nav(?:igation)?"
     r"|footer|header|sidebar|menu) link|(?:text|input|search|form|password|number|date) (?:field|box|area|input)"
     r"|textbox|textfield|textarea|(?:nav(?:igation)?|menu|list|tree|sidebar|toolbar|breadcrumb) (?:item|entry|option)"
-    r"|menuitem|check ?box|drop-?down(?: (?:menu|list))?|combo ?box|select box|list ?box)"
+    r"|menuitem|(?:table|column|row) (?:cell|header|heading)|check ?box|drop-?down(?: (?:menu|list))?|combo ?box"
+    r"|select box|list ?box)"
 )
 # Also ends of names ("Add item", "Copy link"), so they count as kinds of elements only behind an article.
 _LIKELY_ROLES = (
     r"(?:link|field|box|input|placeholder|breadcrumb|menu|item|entry|tab|radio|toggle|switch|slider|select|option"
-    r"|label|heading|headline|title|header|caption|text|word|words|chip|badge|tile|key|control|element|widget)"
+    r"|label|heading|headline|title|header|caption|text|word|words|chip|badge|tile|cell|column|row|key|control|element|widget)"
 )
 _PICTURE_ROLES = (
     r"(?:icons?|image|picture|photo|logo|avatar|symbol|pictogram|emoji|arrow|thumbnail|illustration|graphic|glyph)"
@@ -47,6 +51,10 @@ _LEADING_VERB = re.compile(
 _LEADING_ARTICLE = re.compile(rf"^{_ARTICLES} ", re.IGNORECASE)
 _SURE_ROLE_LAST = re.compile(rf" {_SURE_ROLES}$", re.IGNORECASE)
 _ROLE_LAST = re.compile(rf" (?:{_SURE_ROLES}|{_LIKELY_ROLES})$", re.IGNORECASE)
+_SURE_ROLE_WORD_LAST = re.compile(
+    r" (?:button|btn|hyperlink|textbox|textfield|textarea|menuitem|checkbox|dropdown|combobox|listbox)$", re.IGNORECASE
+)
+_ROLE_WORD_LAST = re.compile(rf"(?:{_SURE_ROLE_WORD_LAST.pattern[:-1]}| {_LIKELY_ROLES})$", re.IGNORECASE)
 _ROLE_SAYING = re.compile(rf"^(?:{_SURE_ROLES}|{_LIKELY_ROLES}) {_SAYING} ", re.IGNORECASE)
 _ROLE_FIRST = re.compile(rf"^{_SURE_ROLES} ", re.IGNORECASE)
 _PICTURE = re.compile(rf"(?:^|\W){_PICTURE_ROLES}$", re.IGNORECASE)
@@ -84,6 +92,9 @@ def understand(phrase: str) -> Wanted:
     if quoted is not None:
         name = next(group for group in quoted.groups() if group is not None).strip()
         rest = " ".join((phrase[: quoted.start()] + phrase[quoted.end() :]).split())
+        outer = _NESTED.search(phrase)
+        if outer is not None and _ONLY_ROLES.match(phrase[: outer.start()] + phrase[outer.end() :]):
+            name, rest = outer.group(1).strip(), ""  # a name with quotes in it
         if name and _PICTURE.search(rest):
             return Wanted((phrase,), picture=name)
         if name:
@@ -95,10 +106,13 @@ def understand(phrase: str) -> Wanted:
     picture = _PICTURE.search(core)
     if picture is not None:
         return Wanted(tuple(names), picture=core[: picture.start()].strip() or core)
-    role_last = _ROLE_LAST if _LEADING_ARTICLE.match(phrase) or len(names) > 1 else _SURE_ROLE_LAST
-    for part in (_ROLE_SAYING, _ROLE_FIRST, _LEADING_ARTICLE, role_last):
+    behind_article = _LEADING_ARTICLE.match(phrase) is not None or len(names) > 1
+    # The shortest role first: "the Button text label" and "the Enter your password field" end in one word of role.
+    _without(_ROLE_WORD_LAST if behind_article else _SURE_ROLE_WORD_LAST, core, names)
+    core = _without(_ROLE_LAST if behind_article else _SURE_ROLE_LAST, core, names)
+    for part in (_ROLE_SAYING, _ROLE_FIRST, _LEADING_ARTICLE):
         core = _without(part, core, names)
-    return Wanted(tuple(names), colored=_COLORED.search(phrase) is not None)
+    return Wanted(tuple(dict.fromkeys(names)), colored=_COLORED.search(phrase) is not None)
 
 
 def _without(pattern: re.Pattern[str], core: str, names: list[str]) -> str:

@@ -38,7 +38,7 @@ class OcrBackend:
     Settings:
         threads: CPU threads; None for all that the process may use.
         max_side: pictures whose longer side is larger are scaled down to it, or cut, for finding lines.
-        cache_bytes: memory for pages that were read; the least recently used go first.
+        cache_bytes: memory for pages that were read; the least recently used go first, the last one stays.
     """
 
     info: ClassVar[BackendInfo] = BackendInfo(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from groundlink.backends.ocr.matching import THRESHOLD, Match, PageIndex, compact, likeness
 from groundlink.backends.ocr.reader import Page
 from groundlink.backends.ocr.words import Line, Word
+from tests.conftest import words_on
 
 BLACK, BLUE, WHITE = (20, 20, 20), (10, 100, 240), (255, 255, 255)
 
@@ -52,6 +55,8 @@ def texts(page: list[Line], name: str, **options) -> list[str]:
         ("+", "+"),
         ("C++", "C++"),
         ("保 存", "保存"),
+        ("List al books", "List all books"),
+        ("Add to carrt", "Add to cart"),
     ],
 )
 def test_spellings_of_one_name(seen, name):
@@ -80,6 +85,12 @@ def test_spellings_of_one_name(seen, name):
         ("Inbox", "Outbox"),
         ("Unlock", "Lock"),
         ("保存文件", "保存"),
+        ("Contract", "Contact"),
+        ("Gmail", "Email"),
+        ("Repost", "Report"),
+        ("Ctrl+F5", "Ctrl+F"),
+        ("New Window", "New"),
+        ("Advanced controls", "Advanced"),
     ],
 )
 def test_names_that_only_look_alike(seen, name):
@@ -106,6 +117,7 @@ def test_a_word_in_running_text_is_meant_only_where_passages_are():
         ("Privacy Policy · Terms", "Terms", "Terms"),
         ("Home  Products  About", "Products", "Products"),
         ("田 Tables", "Tables", "Tables"),
+        ("Row  value", "Row", "Row"),
     ],
 )
 def test_what_stands_beside_a_name_is_told_apart(text, name, seen):
@@ -170,3 +182,22 @@ def test_a_thousand_words_are_searched_in_milliseconds():
         assert page.find("gamma delta 150")
         times.append(time.perf_counter() - start)
     assert min(times) < 0.1
+
+
+def test_underlines_part_neighbouring_links():
+    page = line("Imprint Privacy")
+    ruled = [replace(word, rule=number + 1) for number, word in enumerate(page.words)]
+    assert texts([page], "Imprint") == []
+    assert texts([replace(page, words=tuple(ruled))], "Imprint") == ["Imprint"]
+
+
+def test_the_literal_name_beats_the_same_with_dots(locator):
+    picture = words_on({(60, 60): "Delete account", (60, 180): "Delete account..."})
+    answer = locator.locate(picture, "the Delete account button")
+    assert (answer.status, answer.best.text) == ("found", "Delete account")
+
+
+def test_a_row_and_its_value_at_the_other_end():
+    page = [line("Bluetooth", 0, 0), line("On", 500, 0)]
+    assert texts(page, "Bluetooth On") == ["Bluetooth On"]
+    assert texts(page, "Bluetooth") == ["Bluetooth"]

@@ -33,6 +33,10 @@ from groundlink.backends.ocr.phrases import understand
         ("double-click Report.txt", "Report.txt"),
         ("open the File menu", "File"),
         ("Don't save", "Don't save"),
+        ("the Price column header", "Price"),
+        ("☰ Menu list", "Menu list"),
+        ('the "+ New" button', "New"),
+        ('the "Share "Roadmap 2027"" heading', 'Share "Roadmap 2027"'),
     ],
 )
 def test_the_name_in_a_phrase(phrase, name):
@@ -64,3 +68,9 @@ def test_colours_and_hints_are_noticed():
     assert understand("the red Save button").colored
     assert not understand("Red Hat").names[1:]
     assert understand('the "Delete" button in the toolbar').unused == "the button in the toolbar"
+
+
+def test_role_words_are_stripped_one_at_a_time():
+    assert "Enter your password" in understand("the Enter your password field").names
+    assert "Button text" in understand("the Button text label").names
+    assert understand("the + button").names[-1] == "+"

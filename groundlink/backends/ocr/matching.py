@@ -104,6 +104,8 @@ def likeness(wanted: str, seen: str, words: list[str], *, sure: bool = False) ->
         cost = 0.75 if edit.tag != "replace" and len(edits) == 1 else 1.0
         if edit.tag == "replace" and _skeleton(plain_wanted[edit.src_pos]) == _skeleton(plain_seen[edit.dest_pos]):
             cost = 0.2
+        elif _doubles(edit, plain_wanted, plain_seen):
+            cost = 0.4
         elif sure or _touches_digit(edit, plain_wanted, plain_seen):
             return 0.0
         share[min(edit.src_pos, len(share) - 1)] += cost
@@ -363,6 +365,12 @@ def _is_drawn(token: _Token, name: _Token) -> bool:
 def _is_extra(text: str) -> bool:
     """Whether a word beside a name is not part of it: a badge, a shortcut, a mark."""
     return bool(_BADGE.match(text) or _SHORTCUT.match(text)) or not any(map(str.isalnum, text))
+
+
+def _doubles(edit: Editop, wanted: str, seen: str) -> bool:
+    """Whether one of two equal letters is lost or too many: what a recogniser that merges repeats is known for."""
+    text, place = (wanted, edit.src_pos) if edit.tag == "delete" else (seen, edit.dest_pos)
+    return edit.tag != "replace" and text[place].isalpha() and text[place] in text[max(0, place - 1) : place + 2 : 2]
 
 
 def _touches_digit(edit: Editop, wanted: str, seen: str) -> bool:

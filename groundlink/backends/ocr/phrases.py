@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 _QUOTED = re.compile(
@@ -98,7 +99,7 @@ def understand(phrase: str) -> Wanted:
         if name and _PICTURE.search(rest):
             return Wanted((phrase,), picture=name)
         if name:
-            return Wanted((name,), unused="" if _ONLY_ROLES.match(rest) else rest)
+            return Wanted(_with_unmarked([name]), unused="" if _ONLY_ROLES.match(rest) else rest)
     names = [phrase]
     core = phrase
     for leading in (_LEADING_VERB, _LEADING_ARTICLE):
@@ -112,7 +113,18 @@ def understand(phrase: str) -> Wanted:
     core = _without(_ROLE_LAST if behind_article else _SURE_ROLE_LAST, core, names)
     for part in (_ROLE_SAYING, _ROLE_FIRST, _LEADING_ARTICLE):
         core = _without(part, core, names)
-    return Wanted(tuple(dict.fromkeys(names)), colored=_COLORED.search(phrase) is not None)
+    return Wanted(_with_unmarked(names), colored=_COLORED.search(phrase) is not None)
+
+
+def _with_unmarked(names: list[str]) -> tuple[str, ...]:
+    """Add each name without the symbols before it, which a page often draws as an icon: "☰ Menu", "+ New"."""
+    bare = [name.lstrip(name[: _leading_marks(name)] + " ") for name in names]
+    return tuple(dict.fromkeys([*names, *(name for name in bare if name and not _ONLY_ROLES.match(name))]))
+
+
+def _leading_marks(name: str) -> int:
+    marks = {"So", "Sm", "Sk"}
+    return next((place for place, c in enumerate(name) if unicodedata.category(c) not in marks), len(name))
 
 
 def _without(pattern: re.Pattern[str], core: str, names: list[str]) -> str:

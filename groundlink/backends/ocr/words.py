@@ -112,11 +112,11 @@ def _ink(bgr: Pixels, line: Box) -> _Ink | None:
     difference: Array = np.abs(patch - np.median(patch.reshape(-1, 3), axis=0)).sum(axis=2)
     letters: Mask = difference > max(0.25 * float(difference.max()), 8.0)
     height = y2 - y1
-    # A row that is inked for longer than a letter is wide, in the lower part, is a rule.
+    # A row in the lower part that is inked for longer than letters that touch is a rule.
     ruled = np.zeros(x2 - x1, bool)
     for row in range(height // 2, height):
         starts, ends = blanks(~letters[row])
-        if len(starts) and (ends - starts).max() > height:
+        if len(starts) and (ends - starts).max() > 2 * height:
             for start, end in zip(starts, ends):
                 ruled[start:end] |= bool(end - start > 0.3 * height)
             letters[row] = False

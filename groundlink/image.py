@@ -164,9 +164,22 @@ class ImageStore:
         height, width = array.shape[:2]
         name = f"the array of {width}×{height}"
         _check_pixels((width, height), name, self.max_pixels)
+        key = _hash(b"pixels", array)
+        with self._lock:
+            known = key in self._sizes
+            _remember(self._sizes, key, (width, height))
+        if known:  # its pixels are hardly ever asked for again, and copying takes longer than hashing
+            return OpenedImage(key, (width, height), name, lambda: _copied(array, key, name))
         # A copy of its own: the caller may go on to change the array while a worker looks at it.
         pixels: Pixels = np.array(array, order="C", copy=True)
-        return OpenedImage(_hash(b"pixels", pixels), (width, height), name, lambda: pixels)
+        return OpenedImage(key, (width, height), name, lambda: pixels)
+
+
+def _copied(array: Pixels, key: str, name: str) -> Pixels:
+    pixels: Pixels = np.array(array, order="C", copy=True)
+    if _hash(b"pixels", pixels) != key:
+        raise BadImage(f"{name}: was changed before it could be looked at; pass a copy")
+    return pixels
 
 
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:

@@ -210,6 +210,18 @@ def test_an_array_changed_afterwards_does_not_change_the_opened_image():
     assert opened.pixels.max() == 0
 
 
+def test_an_array_seen_before_is_not_copied_and_a_change_is_noticed():
+    store = ImageStore()
+    array = np.zeros((4, 4, 3), np.uint8)
+    store.open(array)
+    again, changed = store.open(array), store.open(array)
+    assert again.pixels.max() == 0
+    array[:] = 255
+    assert again.pixels.max() == 0
+    with pytest.raises(BadImage, match="changed"):
+        _ = changed.pixels
+
+
 def test_an_unchanged_path_is_not_read_again_and_a_changed_one_is(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     RED.save(path)

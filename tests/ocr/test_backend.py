@@ -219,30 +219,31 @@ def test_questions_from_many_threads_agree(locator, login):
 
 
 def test_one_question_costs_little_more_than_bare_ocr(sample):
-    """Measured in turn in one run, on one picture; `benchmarks/ocr.py` does it on all of them."""
+    """Measured in turn in one run, the best of each; `benchmarks/ocr.py` does it on all pictures."""
     from rapidocr import RapidOCR
 
-    threads = len(os.sched_getaffinity(0))
     bare = RapidOCR(
         params={
             "Global.use_cls": False,
             "Global.return_word_box": True,
             "Global.text_score": 0.3,
             "Global.log_level": "critical",
-            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+            "EngineConfig.onnxruntime.intra_op_num_threads": len(os.sched_getaffinity(0)),
         }
     )
-    array = np.array(Image.open(sample / "images" / "tabler_index.png").convert("RGB"))
-    bgr = np.ascontiguousarray(array[:, :, ::-1])
     ours, theirs = [], []
     with groundlink.load("ocr") as locator:
-        for turn in range(4):
-            start = time.perf_counter()
-            bare(bgr)
-            theirs.append(time.perf_counter() - start)
-            fresh = array.copy()
-            fresh[0, 0] = turn
-            start = time.perf_counter()
-            locator.locate(fresh, "the Gallery navigation item")
-            ours.append(time.perf_counter() - start)
-    assert min(ours[1:]) <= 1.15 * min(theirs[1:]), (ours, theirs)
+        for name in ("sba_login.png", "swagger.png"):
+            array = np.array(Image.open(sample / "images" / name).convert("RGB"))
+            bgr = np.ascontiguousarray(array[:, :, ::-1])
+            times: list[tuple[float, float]] = []
+            for turn in range(4):
+                array[0, 0] = turn  # other pixels, so that nothing is remembered
+                start = time.perf_counter()
+                bare(bgr)
+                middle = time.perf_counter()
+                locator.locate(array, "the Login button")
+                times.append((middle - start, time.perf_counter() - middle))
+            theirs.append(min(first for first, _ in times[1:]))
+            ours.append(min(second for _, second in times[1:]))
+    assert sum(ours) <= 1.15 * sum(theirs), (ours, theirs)

@@ -146,7 +146,9 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
 
 
 def _literal(text: str) -> str:
-    return "".join(text.casefold().split())
+    """Return a text with its punctuation, but for the full stop or comma of a sentence around it."""
+    folded = "".join(text.casefold().split())
+    return folded[:-1] if folded[-1:] in {".", ","} and folded[-2:-1] != "." else folded
 
 
 def _by_reading(matches: Sequence[Match]) -> list[Match]:

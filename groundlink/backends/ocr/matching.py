@@ -276,11 +276,13 @@ class PageIndex:
             not before
             or _parted(before[-1], first)
             or _recolored(before[-1], run.tokens)
+            or _restyled(before[-3:], run.tokens)
             or all(_is_drawn(token, first) for token in before)
         ) and (
             not after
             or _parted(last, after[0])
             or _recolored(after[0], run.tokens)
+            or _restyled(after[:3], run.tokens)
             or all(_is_extra(token.text) for token in after)
         )
         if not apart:
@@ -341,6 +343,15 @@ def _recolored(neighbour: _Token, run: Sequence[_Token]) -> bool:
         strong, weak = weak, strong
     share = float(strong @ weak) / max(1.0, float(strong @ strong))
     return share < (0.8 if len(neighbour.text) > 1 else 0.55) or float(np.abs(weak - share * strong).sum()) > 60
+
+
+def _restyled(beside: Sequence[_Token], run: Sequence[_Token]) -> bool:
+    """Whether a run and the words beside it have inks of their own, near as these may be: blur would mix them."""
+    inks = [[token.word.ink for token in tokens if len(token.text) > 2] for tokens in (beside, run)]
+    if len(inks[0]) < 2 or not inks[1]:
+        return False
+    even = all(_differ(a, b) <= 12 for group in inks for a, b in pairwise(group))
+    return even and _differ(inks[0][0], inks[1][0]) > 45
 
 
 def _differ(a: Color, b: Color) -> int:

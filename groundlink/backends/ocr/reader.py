@@ -28,7 +28,7 @@ _SHRINK = 1.35
 """Text is found as well on a picture that is scaled down by as much; a larger one is cut instead."""
 _MAX_AREA = 12_000_000
 """Pixels that the detector looks at; 4K has eight million."""
-_DETECTOR_SIDE, _ENLARGE, _SMALLEST = 736, 2, 32
+_DETECTOR_SIDE, _ENLARGE, _SMALLEST, _SPENT = 736, 2.0, 32, 0.5
 _ROW_GAP, _COLUMN_GAP = 24, 48
 """Pixels that are left of a stretch without change: less, and the detector joins what stood apart."""
 
@@ -89,7 +89,7 @@ class Reader:
             Cancelled, DeadlineExceeded: seen between the stages, and every few lines.
         """
         started = time.perf_counter()
-        bgr = np.ascontiguousarray(pixels[:, :, ::-1])
+        bgr = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), dtype=np.uint8)
         context.progress("finding text", 0.0)
         quads = self._find(bgr)
         context.check()
@@ -114,22 +114,25 @@ class Reader:
         if shrink < 1.0:
             size = (max(1, round(len(columns) * shrink)), max(1, round(len(rows) * shrink)))
             dense = np.asarray(cv2.resize(dense, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        # What was saved is spent on small pictures and on what is left of nearly empty ones: they are enlarged.
+        spared = math.sqrt(_SPENT * bgr.size / dense.size)
+        enlarge = min(_ENLARGE, max(1.0, _DETECTOR_SIDE / min(bgr.shape[:2]), spared))
         quads = []
         for piece, x, y in _parts(dense, self._max_side):
-            for quad in (self._detect(piece) + (x, y)) / shrink:
+            for quad in (self._detect(piece, enlarge) + (x, y)) / shrink:
                 across = np.interp(quad[:, 0], np.arange(len(columns)), columns)
                 down = np.interp(quad[:, 1], np.arange(len(rows)), rows)
                 quads.append(np.stack([across, down], axis=1))
         return quads
 
-    def _detect(self, bgr: Pixels) -> Array:
+    def _detect(self, bgr: Pixels, enlarge: float) -> Array:
         """Return what the detector finds in one piece, shape N×4×2."""
         from rapidocr.main import RapidOCRError
         from rapidocr.utils.process_img import map_boxes_to_original
 
         height, width = bgr.shape[:2]
-        # Small pieces are enlarged for the detector, but a thin strip not to its usual 736 pixels.
-        self._engine._load_det_model().limit_side_len = min(_DETECTOR_SIDE, _ENLARGE * min(height, width))
+        # Left alone, rapidocr enlarges whatever has a side below 736 pixels, also a thin strip.
+        self._engine._load_det_model().limit_side_len = enlarge * min(height, width)
         scaled, record = self._engine.preprocess_img(bgr)
         try:
             _, found = self._engine.detect_and_crop(scaled, record)
@@ -156,11 +159,15 @@ class Reader:
 
 def _eventful(bgr: Pixels, axis: int, gap: int) -> npt.NDArray[np.intp]:
     """Return the rows (axis 0) or columns (axis 1) to keep, where long runs of equal ones are cut down to `gap`."""
-    ahead, behind = (bgr[1:], bgr[:-1]) if axis == 0 else (bgr[:, 1:], bgr[:, :-1])
+    height, width = bgr.shape[:2]
     length = bgr.shape[axis]
     if length < 2 * gap:
         return np.arange(length)
-    changes = cv2.absdiff(np.ascontiguousarray(ahead), np.ascontiguousarray(behind)).max(axis=(1 - axis, 2)) > 2
+    flat = bgr.reshape(height, width * 3)
+    if axis == 0:
+        changes = cv2.absdiff(flat[1:], flat[:-1]).max(axis=1) > 2
+    else:
+        changes = cv2.absdiff(flat[:, 3:], flat[:, :-3]).max(axis=0).reshape(width - 1, 3).max(axis=1) > 2
     # Every row near a change is kept: the first after it, and those that lead up to the next.
     places = np.flatnonzero(np.concatenate(([True], changes, [True])))
     number = np.arange(length)

@@ -148,7 +148,8 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
 def _literal(text: str) -> str:
     """Return a text with its punctuation, but for the full stop or comma of a sentence around it."""
     folded = "".join(text.casefold().split())
-    return folded[:-1] if folded[-1:] in {".", ","} and folded[-2:-1] != "." else folded
+    ended = folded[-1:] in {".", ","} and folded[-2:-1].isalpha()  # not "1.", nor "Delete account..."
+    return folded[:-1] if ended else folded
 
 
 def _by_reading(matches: Sequence[Match]) -> list[Match]:

@@ -131,9 +131,9 @@ class Reader:
         from rapidocr.utils.process_img import map_boxes_to_original
 
         height, width = bgr.shape[:2]
-        # Left alone, rapidocr enlarges whatever has a side below 736 pixels, also a thin strip.
-        self._engine._load_det_model().limit_side_len = enlarge * min(height, width)
         scaled, record = self._engine.preprocess_img(bgr)
+        # Left alone, rapidocr enlarges whatever has a side below 736 pixels, also a thin strip.
+        self._engine._load_det_model().limit_side_len = enlarge * min(scaled.shape[:2])
         try:
             _, found = self._engine.detect_and_crop(scaled, record)
         except RapidOCRError:  # how rapidocr says that there is no text

@@ -127,16 +127,16 @@ class Reader:
 
     def _detect(self, bgr: Pixels, enlarge: float) -> Array:
         """Return what the detector finds in one piece, shape N×4×2."""
-        from rapidocr.main import RapidOCRError
-        from rapidocr.utils.process_img import map_boxes_to_original
+        from rapidocr.utils.process_img import apply_vertical_padding, map_boxes_to_original
 
-        height, width = bgr.shape[:2]
-        scaled, record = self._engine.preprocess_img(bgr)
+        engine, (height, width) = self._engine, bgr.shape[:2]
+        scaled, record = engine.preprocess_img(bgr)
+        padded, record = apply_vertical_padding(scaled, record, engine.width_height_ratio, engine.min_height)
+        detector = engine._load_det_model()
         # Left alone, rapidocr enlarges whatever has a side below 736 pixels, also a thin strip.
-        self._engine._load_det_model().limit_side_len = enlarge * min(scaled.shape[:2])
-        try:
-            _, found = self._engine.detect_and_crop(scaled, record)
-        except RapidOCRError:  # how rapidocr says that there is no text
+        detector.limit_side_len = enlarge * min(scaled.shape[:2])
+        found = detector(padded)
+        if found.boxes is None:
             return np.empty((0, 4, 2))
         return np.asarray(map_boxes_to_original(found.boxes, record, height, width), dtype=np.float64)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
@@ -402,19 +402,13 @@ def from_coco(data: dict[str, Any]) -> list[Detections]:
                 body = [detection.to_json() for detection in answer]
                 rest = {"schema": SCHEMA, "size": list(size), "detections": body} | image["groundlink"]
                 whole = Detections.from_json(rest)
-                answer = _with_detections(whole, answer.detections)
+                answer = replace(whole, detections=answer.detections)
             answers.append(answer)
         return answers
     except KeyError as error:
         raise BadData(f"the COCO data lacks {error}, or refers to it without defining it") from error
     except (TypeError, ValueError) as error:
         raise BadData(f"the COCO data is not well formed: {error}") from error
-
-
-def _with_detections(answer: Detections, detections: tuple[Detection, ...]) -> Detections:
-    from dataclasses import replace
-
-    return replace(answer, detections=detections)
 
 
 def _imported(items: list[Found], size: tuple[int, int], origin: str, source: str | None = None) -> Detections:

@@ -28,7 +28,14 @@ _SHRINK = 1.35
 """Text is found as well on a picture that is scaled down by as much; a larger one is cut instead."""
 _MAX_AREA = 12_000_000
 """Pixels that the detector looks at; 4K has eight million."""
-_DETECTOR_SIDE, _ENLARGE, _SMALLEST, _SPENT = 736, 2.0, 32, 0.5
+_DETECTOR_SIDE = 736
+"""A picture whose shorter side is below this is enlarged to it, as rapidocr does, …"""
+_ENLARGE = 2.0
+"""… but never by more than this, …"""
+_SPENT = 0.5
+"""… and what is left of a nearly empty one up to this share of its pixels."""
+_SMALLEST = 32
+"""Pixels of a side that the detector can take."""
 _ROW_GAP, _COLUMN_GAP = 24, 48
 """Pixels that are left of a stretch without change: less, and the detector joins what stood apart."""
 

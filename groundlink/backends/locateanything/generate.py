@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from groundlink.backends.locateanything.blocks import Kind, decode_block, is_coordinate, read_block
+from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, is_coordinate, read_block
 from groundlink.backends.locateanything.config import WINDOW, TokenIds
 from groundlink.backends.locateanything.sampling import draw, probabilities, raw_figures
 from groundlink.backends.locateanything.settings import Settings
@@ -98,7 +98,7 @@ def generate(
             sampled = probs.argmax(-1)
 
         if parallel:
-            block, together = decode_block(probs, sampled, hybrid, ids)
+            block, together = decode_block(Dense(probs), sampled, hybrid, ids)
             tokens, count, kinds = read_block(block, hybrid, ids)
             tokens, kind = tokens[:, : int(count)], Kind(int(kinds))
             finish: Finish | None = "end" if kind == Kind.IM_END else None

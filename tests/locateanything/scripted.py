@@ -68,12 +68,12 @@ def decode(script, *, settings=None, max_length=None, **fields):
     return list(generate(step, prompt, VOCABULARY, IDS, settings=settings, max_length=max_length))
 
 
-def small_model(vocab_size=VOCABULARY, ids=IDS):
+def small_model(vocab_size=VOCABULARY, ids=IDS, tied=True):
     """Return a model of random weights, two layers a tower, with the vocabulary of a script."""
     config = Config(
         VisionConfig(64, 2, 2, 128, 16, 16),
         TextConfig(vocab_size, 64, 2, 4, 2, 128, 1e6, 1e-6),
-        tied=True,
+        tied=tied,
         ids=ids,
         patch_limit=4096,
         max_length=None,

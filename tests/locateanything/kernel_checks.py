@@ -1,4 +1,4 @@
-"""The Triton kernels against plain torch, on the CPU: `test_locateanything_kernels.py` runs this file in the interpreter.
+"""The Triton kernels against plain torch, interpreted on the CPU: what `test_locateanything_kernels.py` runs.
 
 Nothing here runs in an ordinary collection, since whether Triton interprets is settled when it is imported.
 """
@@ -66,7 +66,8 @@ def test_add_rms_norm(rows, width, dtype):
         summed, normed = kernels.add_rms_norm(x, given, norm.weight, norm.eps)
         wanted = x if given is None else x + given
         assert summed.equal(wanted)
-        assert_near(normed, norm(wanted), 1)
+        # In 16 bits nearly all elements are equal if the roundings stand where they should.
+        assert_near(normed, norm(wanted), 1 if dtype == torch.float32 else 0.1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -102,12 +103,12 @@ def test_rotate_and_store(heads, key_heads, head_dim, rows, dtype):
 
 def test_rows_outside_of_the_cache_are_not_stored():
     whole = torch.zeros(2, 3, 2, 1, 8, 16)
-    slots = torch.tensor([[6, 7, 8, 9], [-1, 0, 1, 100]])
+    slots = torch.tensor([[6, 7, 8, 9], [-1, 2, 3, 100]])
     table = torch.ones(2, 4, 16)
     kernels.rotate_and_store(torch.ones(2, 4, 3 * 16), table, table, slots, *whole[:, 1])
     written = whole.any(-1)
     assert not written[:, [0, 2]].any()
-    assert written[1, 1].nonzero()[:, [0, 2]].tolist() == [[0, 6], [0, 7], [1, 0], [1, 1]]
+    assert written[1, 1].nonzero()[:, [0, 2]].tolist() == [[0, 6], [0, 7], [1, 2], [1, 3]]
 
 
 def attention(q, keys, values, mask):

@@ -1,4 +1,4 @@
-"""The Triton kernels where there is no GPU: what they compute, interpreted; and what they compile to, for several GPUs."""
+"""The Triton kernels where there is no GPU: what they compute, interpreted, and what they compile to."""
 
 import os
 import platform
@@ -45,7 +45,11 @@ def test_the_kernels_compute_what_plain_torch_computes():
 def launches(monkeypatch, tmp_path):
     """Kernels that are noted instead of launched, on an H100 if anyone asks."""
     noted = []
-    monkeypatch.setattr(JITFunction, "run", lambda kernel, *args, grid, warmup, **how: noted.append((kernel, args, how)))
+
+    def note(kernel, *args, grid, warmup, **how):
+        noted.append((kernel, args, how))
+
+    monkeypatch.setattr(JITFunction, "run", note)
     monkeypatch.setattr(kernels, "_processors", lambda device: 132)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     return noted
@@ -73,7 +77,8 @@ def stack(made, folder) -> int:
     """Return how many bytes of its registers a compiled kernel keeps in memory."""
     path = folder / "kernel.cubin"
     path.write_bytes(made.asm["cubin"])
-    usage = subprocess.run([knobs.nvidia.cuobjdump.path, "-res-usage", path], check=True, capture_output=True, text=True)
+    program = [knobs.nvidia.cuobjdump.path, "-res-usage", path]
+    usage = subprocess.run(program, check=True, capture_output=True, text=True)
     return int(re.search(r"STACK:(\d+)", usage.stdout)[1])
 
 

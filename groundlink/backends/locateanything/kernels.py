@@ -1,8 +1,8 @@
 """What of a decoding step is not a matrix product, in few launches; written in Triton, so import it only where that is.
 
 A step has few rows, so it costs the reading of the weights, and beside that mostly launches. All functions can be held
-by a CUDA graph: what varies from step to step is read from tensors. Nothing is tuned at run time. Tensors must be on
-the current device.
+by a CUDA graph: what varies from step to step is read from tensors. Nothing is tuned at run time, but a first call
+compiles, so make one before a capture.
 
 B is the batch, R the rows of a pass, N = B · R, H the query heads, K the key heads, D any width.
 """
@@ -33,7 +33,8 @@ def add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) ->
     block = triton.next_power_of_2(width)
     grid = (x.numel() // width,)
     warps = min(max(block // 512, 1), 16)
-    _add_rms_norm[grid](x, delta, weight, summed, normed, eps, width, delta is not None, block, num_warps=warps)
+    with torch.cuda.device_of(x):
+        _add_rms_norm[grid](x, delta, weight, summed, normed, eps, width, delta is not None, block, num_warps=warps)
     return summed, normed
 
 
@@ -59,7 +60,8 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     width = gate_up.shape[-1] // 2
     out = gate_up.new_empty((*gate_up.shape[:-1], width))
     grid = (out.numel() // width, triton.cdiv(width, 1024))
-    _silu_mul[grid](gate_up, out, width, 1024, num_warps=4)
+    with torch.cuda.device_of(out):
+        _silu_mul[grid](gate_up, out, width, 1024, num_warps=4)
     return out
 
 
@@ -88,50 +90,41 @@ def rotate_and_store(qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, keys:
     _check_rows(qkv, cos, sin, slots)
     heads = width // head_dim - 2 * key_heads
     q = qkv.new_empty(batch, heads, rows, head_dim)
-    _rotate_and_store[(batch * rows, heads + 2 * key_heads)](
-        qkv, cos, sin, slots, q, keys, values, *keys.stride()[:3], keys.shape[2], rows, heads, key_heads, head_dim // 2,
-        num_warps=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(q):
+        _rotate_and_store[(batch * rows, heads + 2 * key_heads)](
+            qkv, cos, sin, slots, q, keys, values, *keys.stride()[:3], keys.shape[2], rows, heads, key_heads, head_dim,
+            num_warps=1,
+        )  # fmt: skip
     return q
 
 
 @triton.jit(do_not_specialize=["capacity"])
 def _rotate_and_store(
     qkv, cos, sin, slots, q, keys, values, stride_batch, stride_head, stride_slot, capacity,
-    ROWS: tl.constexpr, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, HALF: tl.constexpr,
+    ROWS: tl.constexpr, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """One program a row and head."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     batch = row // ROWS
-    half = tl.arange(0, HALF)
-    place = qkv + (row * (HEADS + 2 * KEY_HEADS) + head) * 2 * HALF + half
-    first = tl.load(place)
-    second = tl.load(place + HALF)
+    dim = tl.arange(0, DIM)
+    place = qkv + (row * (HEADS + 2 * KEY_HEADS) + head) * DIM
+    x = tl.load(place + dim)
     if head < HEADS + KEY_HEADS:
-        angle = row * 2 * HALF + half
+        partner = tl.load(place + (dim + DIM // 2) % DIM).to(tl.float32)
+        partner = tl.where(dim < DIM // 2, -partner, partner)
         # Both products are rounded before they are added, as in rotate_halves.
-        one = _product(first, tl.load(cos + angle)) - _product(second, tl.load(sin + angle))
-        two = _product(second, tl.load(cos + angle + HALF)) + _product(first, tl.load(sin + angle + HALF))
-        first = one.to(first.dtype)
-        second = two.to(second.dtype)
+        one = (x.to(tl.float32) * tl.load(cos + row * DIM + dim).to(tl.float32)).to(x.dtype)
+        two = (partner * tl.load(sin + row * DIM + dim).to(tl.float32)).to(x.dtype)
+        x = (one.to(tl.float32) + two.to(tl.float32)).to(x.dtype)
     if head < HEADS:
-        out = q + ((batch * HEADS + head) * ROWS + row % ROWS) * 2 * HALF + half
-        tl.store(out, first)
-        tl.store(out + HALF, second)
+        tl.store(q + ((batch * HEADS + head) * ROWS + row % ROWS) * DIM + dim, x)
     else:
         slot = tl.load(slots + row)
-        inside = (slot >= 0) & (slot < capacity)
-        key_head = (head - HEADS) % KEY_HEADS
-        cache = keys if head < HEADS + KEY_HEADS else values
-        out = cache + batch * stride_batch + key_head * stride_head + slot * stride_slot + half
-        tl.store(out, first, inside)
-        tl.store(out + HALF, second, inside)
-
-
-@triton.jit
-def _product(a, b):
-    return (a.to(tl.float32) * b.to(tl.float32)).to(a.dtype).to(tl.float32)
+        if (slot >= 0) & (slot < capacity):
+            cache = keys if head < HEADS + KEY_HEADS else values
+            key_head = (head - HEADS) % KEY_HEADS
+            tl.store(cache + batch * stride_batch + key_head * stride_head + slot * stride_slot + dim, x)
 
 
 def attend(
@@ -139,9 +132,9 @@ def attend(
 ) -> Tensor:
     """Let the rows of a step look at the cache; `[B, R, H · head_dim]`.
 
-    `q` `[B, H, R, head_dim]`; the cache `[B, K, capacity, head_dim]`, which holds the rows' own keys and values already;
-    `cached` `[B]` tokens stand before the rows, `count` `[B]` of the rows are tokens, the next six are the window, and
-    what is left is padding. Tokens see causally. The window sees itself and every token but the last. Padding sees
+    `q` `[B, H, R, head_dim]`; the cache `[B, K, capacity, head_dim]`, in which the rows' own keys and values already
+    are. `cached` `[B]` tokens stand before the rows, `count` `[B]` of the rows are tokens, the next six are the window,
+    and what is left is padding. Tokens see causally. The window sees itself and every token but the last. Padding sees
     nothing, and gives zeros. Slots that no row sees are not read.
 
     `span` is about the length of the longest sequence: only the number of splits depends on it.
@@ -159,21 +152,22 @@ def attend(
 
     parts = q.new_empty((batch * key_heads, splits, shared, head_dim), dtype=torch.float32)
     sums = q.new_empty((batch * key_heads, splits, shared), dtype=torch.float32)
-    _attend[(tiles, splits, batch * key_heads)](
-        q, keys, values, cached, count, parts, sums, *keys.stride()[:3], scale * LOG2_E, splits,
-        rows, shared, key_heads, WINDOW, tile, chunk, head_dim, num_warps=warps, num_stages=2,
-    )  # fmt: skip
     out = q.new_empty(batch, rows, heads * head_dim)
-    _combine[(batch * heads * rows,)](
-        cached, count, parts, sums, out, splits,
-        rows, shared, key_heads, WINDOW, chunk, triton.next_power_of_2(splits), head_dim, num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(q):
+        _attend[(tiles, splits, batch * key_heads)](
+            q, keys, values, cached, count, parts, sums, *keys.stride()[:3], scale * LOG2_E, splits,
+            rows, shared, key_heads, WINDOW, tile, chunk, head_dim, num_warps=warps, num_stages=2,
+        )  # fmt: skip
+        _combine[(batch * heads * rows,)](
+            cached, count, parts, sums, out, splits,
+            rows, shared, key_heads, WINDOW, chunk, triton.next_power_of_2(splits), head_dim, num_warps=4,
+        )  # fmt: skip
     return out
 
 
 def _splits(span: int, chunk: int, programs: int, device: torch.device) -> int:
     """Return into how many parts to split the keys: two programs for each processor, and a chunk for each program."""
-    return max(1, min(triton.cdiv(span, chunk), 2 * _processors(device) // programs, MAX_SPLITS))
+    return max(1, min(-(-span // chunk), 2 * _processors(device) // programs, MAX_SPLITS))
 
 
 @lru_cache
@@ -276,8 +270,10 @@ def _combine(
 def self_check(config: TextConfig, device: torch.device, dtype: torch.dtype) -> None:
     """Run every function at a model's sizes; raise if one does not compile, or differs from plain torch.
 
-    The caller's way to know whether Triton works on a machine: old GPUs, and systems without a C compiler, fail here.
+    The caller's way to know whether Triton works on a machine: systems without a C compiler, and old GPUs, fail here.
     """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise RuntimeError("before Ampere Triton does not use the tensor cores; plain torch is faster there")
     generator = torch.Generator().manual_seed(0)
     width, head_dim = config.hidden_size, config.head_dim
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
@@ -310,7 +306,7 @@ def self_check(config: TextConfig, device: torch.device, dtype: torch.dtype) -> 
         unseen = torch.arange(capacity, device=device) >= (cached + (count + WINDOW).clamp(max=rows))[:, None]
         cache.masked_fill_(unseen[:, None, :, None], torch.nan)
         wanted = cache.scatter(3, slots[:, None, :, None].expand_as(k).expand(2, *k.shape), torch.stack((k, v)))
-        turned = rotate_and_store(qkv, cos[:, 0], sin[:, 0], slots, *cache)
+        turned = rotate_and_store(qkv, cos[:, 0], sin[:, 0], slots, cache[0], cache[1])
         _check_close("rotate_and_store", turned, q)
         _check_close("rotate_and_store", cache.nan_to_num(9), wanted.nan_to_num(9))
 
@@ -318,7 +314,7 @@ def self_check(config: TextConfig, device: torch.device, dtype: torch.dtype) -> 
         k, v = wanted.masked_fill(unseen[:, None, :, None], 0).double().repeat_interleave(heads // key_heads, 2)
         score = q.double() @ k.mT * head_dim**-0.5
         weight = score.masked_fill(~mask[:, None], -torch.inf).softmax(-1).nan_to_num(0)
-        seen = attend(q.contiguous(), *cache, cached, count, capacity)
+        seen = attend(q.contiguous(), cache[0], cache[1], cached, count, capacity)
         _check_close("attend", seen, (weight @ v).transpose(1, 2).flatten(2))
 
 

@@ -13,7 +13,7 @@ from triton.runtime import interpreter
 from groundlink.backends.locateanything import kernels
 from groundlink.backends.locateanything.config import WINDOW, TextConfig
 from groundlink.backends.locateanything.generate import step_rows
-from groundlink.backends.locateanything.language import Layer, RMSNorm, Rows, rotary_table, rotate_halves
+from groundlink.backends.locateanything.language import Layer, Rows, rms_norm, rotary_table, rotate_halves
 from groundlink.backends.locateanything.sampling import penalise
 
 # Infinities that are meant: exp of a large number, whose inverse is zero, and log of zero. numpy warns, a GPU does not.
@@ -63,15 +63,14 @@ def assert_near(found, wanted, epsilons=2.0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "width"), [(24, 64), (3, 2048), (2, 3584), (2, 11008)])
 def test_add_rms_norm(rows, width, dtype):
-    norm = RMSNorm(width, 1e-6).to(dtype)
-    torch.nn.init.normal_(norm.weight)
+    weight = torch.randn(width).to(dtype)
     x, delta = (torch.randn(2, rows, width) * 3).to(dtype)
     for given in (delta, None):
-        summed, normed = kernels.add_rms_norm(x, given, norm.weight, norm.eps)
+        summed, normed = kernels.add_rms_norm(x, given, weight, 1e-6)
         wanted = x if given is None else x + given
         assert summed.equal(wanted)
         # In 16 bits nearly all elements are equal if the roundings stand where they should.
-        assert_near(normed, norm(wanted), 1 if dtype == torch.float32 else 0.1)
+        assert_near(normed, rms_norm(wanted, weight, 1e-6), 1 if dtype == torch.float32 else 0.1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -173,7 +172,6 @@ def test_a_layer_made_of_kernels_is_the_plain_layer():
     layer = Layer(config)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    attn, mlp = layer.self_attn, layer.mlp
     before, tokens, capacity = 70, 4, 100
     sequence = torch.zeros(1, before + tokens, dtype=torch.long)
     _, positions, mask = step_rows(sequence, before, True, 0)
@@ -185,13 +183,12 @@ def test_a_layer_made_of_kernels_is_the_plain_layer():
     plain = cache.clone()
     wanted = layer(x, Rows(cos, sin, slots, mask), *plain)
 
-    x, normed = kernels.add_rms_norm(x, None, layer.input_layernorm.weight, 1e-6)
-    qkv = torch.cat([proj(normed) for proj in (attn.q_proj, attn.k_proj, attn.v_proj)], -1)
-    q = kernels.rotate_and_store(qkv, cos[:, 0], sin[:, 0], slots, *cache)
+    packed = layer.packed()
+    x, normed = kernels.add_rms_norm(x, None, packed.input_norm, 1e-6)
+    q = kernels.rotate_and_store(F.linear(normed, packed.qkv, packed.qkv_bias), cos[:, 0], sin[:, 0], slots, *cache)
     seen = kernels.attend(q, *cache, torch.tensor([before]), torch.tensor([tokens]), 90)
-    x, normed = kernels.add_rms_norm(x, attn.o_proj(seen), layer.post_attention_layernorm.weight, 1e-6)
-    gate_up = torch.cat((mlp.gate_proj(normed), mlp.up_proj(normed)), -1)
-    found = x + mlp.down_proj(kernels.silu_mul(gate_up))
+    x, normed = kernels.add_rms_norm(x, F.linear(seen, packed.output), packed.mlp_norm, 1e-6)
+    found = x + F.linear(kernels.silu_mul(F.linear(normed, packed.gate_up)), packed.down)
     assert_near(found, wanted, 8)
     torch.testing.assert_close(cache, plain)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundlink.backends.locateanything.config import WINDOW, TextConfig
-from groundlink.backends.locateanything.language import RMSNorm, rotary_table, rotate_halves
+from groundlink.backends.locateanything.language import rms_norm, rotary_table, rotate_halves
 
 TOP = 8  # candidates a row that `self_check` looks for
 MAX_SPLITS = 64  # of the keys; what the second kernel of `attend` takes into registers at once
@@ -26,7 +26,7 @@ LOG2_E = 1.4426950408889634
 
 
 def add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Add `[N, D]` to `[N, D]`, or nothing; return the sum and its norm, `RMSNorm` with `weight` `[D]`."""
+    """Add `[N, D]` to `[N, D]`, or nothing; return the sum, and its `rms_norm` with `weight` `[D]`."""
     _check_rows(x, weight, *(() if delta is None else (delta,)))
     width = x.shape[-1]
     normed = torch.empty_like(x)
@@ -364,14 +364,13 @@ def self_check(config: TextConfig, device: torch.device, dtype: torch.dtype) -> 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device, dtype)
 
-    norm = RMSNorm(width, config.rms_norm_eps).to(device, dtype)
-    norm.weight.data.copy_(random(width))
+    weight, eps = random(width), config.rms_norm_eps
     x, delta = random(batch, width), random(batch, width)
     for given in (delta, None):
-        summed, normed = add_rms_norm(x, given, norm.weight, norm.eps)
+        summed, normed = add_rms_norm(x, given, weight, eps)
         wanted = x if given is None else x + given
         _check_close("add_rms_norm", summed, wanted)
-        _check_close("add_rms_norm", normed, norm(wanted))
+        _check_close("add_rms_norm", normed, rms_norm(wanted, weight, eps))
 
     gate, up = random(2, batch, config.intermediate_size).unbind()
     _check_close("silu_mul", silu_mul(torch.cat((gate, up), -1)), F.silu(gate) * up)

@@ -12,9 +12,11 @@ from triton.runtime import interpreter
 
 from groundlink.backends.locateanything import kernels
 from groundlink.backends.locateanything.config import WINDOW, TextConfig
+from groundlink.backends.locateanything.decoder import Decoder
 from groundlink.backends.locateanything.generate import step_rows
 from groundlink.backends.locateanything.language import Layer, Rows, rms_norm, rotary_table, rotate_halves
-from groundlink.backends.locateanything.sampling import penalise
+from tests.locateanything import golden_data as golden
+from tests.locateanything.test_golden_engine import begin
 
 # Infinities that are meant: exp of a large number, whose inverse is zero, and log of zero. numpy warns, a GPU does not.
 pytestmark = [
@@ -193,24 +195,17 @@ def test_a_layer_made_of_kernels_is_the_plain_layer():
     torch.testing.assert_close(cache, plain)
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "count", "dtype"),
-    [(6, 5, torch.float32), (2048, 8, torch.float16), (2050, 3, torch.float32), (9001, 16, torch.bfloat16)],
-)
-def test_scan(vocabulary, count, dtype):
-    logits = (torch.randn(2, 3, vocabulary) * 4).to(dtype)
-    logits[0, 0] = logits[0, 0].round()  # many equals
-    logits[..., 2048:4096] = -torch.inf  # a whole chunk that cannot be
-    seen = torch.rand(2, vocabulary) < 0.3
-    penalty, temperature = torch.tensor([1.1, 0.9]), torch.tensor([1.0, 0.7])
-    values, ids, log_sum, raw_log_sum = kernels.scan(logits, seen, penalty, temperature, count)
-    scores = torch.cat([penalise(logits[b : b + 1].float(), seen[b : b + 1], penalty[b].item()) for b in range(2)])
-    scores = scores / temperature[:, None, None]
-    wanted, wanted_ids = scores.sort(dim=-1, descending=True, stable=True)
-    torch.testing.assert_close(values, wanted[..., :count], atol=0, rtol=1e-6)
-    assert ids.equal(wanted_ids[..., :count])
-    torch.testing.assert_close(log_sum, scores.logsumexp(-1))
-    torch.testing.assert_close(raw_log_sum, logits.float().logsumexp(-1))
+def test_golden_answers_begin_alike_through_the_kernels():
+    """Unlike requests together, one of each mode; a few steps, since interpreting takes its time."""
+    runs = [run for run in golden.read("g2/generate.json.gz") if run["robust"] and run["ckpt"] == golden.CHECKPOINTS[0]]
+    runs = [next(run for run in runs if run["mode"] == mode) for mode in ("hybrid", "slow")]
+    decoder = Decoder(golden.checkpoint(golden.CHECKPOINTS[0]).model, batch=2, fixed=True)
+    decoder._fused = kernels
+    for slot, run in enumerate(runs):
+        begin(decoder, slot, run)
+    for number in range(3):
+        for taken, run in zip(decoder.step(), runs, strict=True):
+            assert taken is None or taken.tokens == run["steps"][number]["tokens"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -218,7 +213,7 @@ def test_the_self_check_passes(dtype):
     kernels.self_check(SMALL, torch.device("cpu"), dtype)
 
 
-@pytest.mark.parametrize("name", ["add_rms_norm", "silu_mul", "scan", "rotate_and_store", "attend"])
+@pytest.mark.parametrize("name", ["add_rms_norm", "silu_mul", "rotate_and_store", "attend"])
 def test_the_self_check_finds_what_is_off(name, monkeypatch):
     right = getattr(kernels, name)
 

@@ -28,8 +28,6 @@ POINTERS = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
     torch.int64: "*i64",
-    torch.int32: "*i32",
-    torch.bool: "*i1",
 }
 SHARED_MEMORY = 99 * 1024  # what a program may have on every GPU since Ampere
 
@@ -98,8 +96,6 @@ def step(batch, rows, dtype):
     x, weight = torch.empty(batch, rows, 2048, dtype=dtype), torch.empty(2048, dtype=dtype)
     kernels.add_rms_norm(x, x, weight, 1e-6)
     kernels.silu_mul(torch.empty(batch, rows, 2 * 11008, dtype=dtype))
-    logits, seen = torch.empty(batch, 6, 152681, dtype=dtype), torch.empty(batch, 152681, dtype=torch.bool)
-    kernels.scan(logits, seen, torch.ones(batch), torch.ones(batch), kernels.TOP)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +111,7 @@ def step(batch, rows, dtype):
 def test_the_kernels_compile_and_fit(capability, rows, dtype, only, launches, tmp_path):
     step(1, rows, dtype)
     chosen = [launch for launch in launches if only in launch[0].__name__]
-    assert len(chosen) == (1 if only else 7)
+    assert len(chosen) == (1 if only else 5)
     for launch in chosen:
         made = compiled(launch, capability)
         assert made.metadata.shared <= SHARED_MEMORY

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from groundlink.backends.locateanything.config import WINDOW, TextConfig
 from groundlink.backends.locateanything.language import rms_norm, rotary_table, rotate_halves
 
-TOP = 8  # candidates a row that `self_check` looks for
 MAX_SPLITS = 64  # of the keys; what the second kernel of `attend` takes into registers at once
 LOG2_E = 1.4426950408889634
 
@@ -268,86 +267,6 @@ def _combine(
     tl.store(out + ((batch * ROWS + line % ROWS) * heads + head) * DIM + dim, mixed)
 
 
-def scan(
-    logits: Tensor, seen: Tensor, penalty: Tensor, temperature: Tensor, count: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Read logits `[B, n, V]` once for all that greedy decoding asks of them.
-
-    `seen` `[B, V]` marks the tokens that `penalty` `[B]` makes less likely, in float32 as in `penalise`; `temperature`
-    `[B]` divides the result. Returns the `count` largest values and their ids `[B, n, count]`, equals in the order of
-    their ids, the log of the sum of all exponentials `[B, n]`, and the same of the logits as they came.
-    """
-    _check_rows(logits, seen, penalty, temperature)
-    batch, rows, width = logits.shape
-    chunks = triton.cdiv(width, 2048)
-    values = logits.new_empty((batch, rows, chunks, count), dtype=torch.float32)
-    ids = logits.new_empty((batch, rows, chunks, count), dtype=torch.int32)
-    sums = logits.new_empty((2, batch, rows, chunks), dtype=torch.float32)
-    top, top_ids = values.new_empty(batch, rows, count), seen.new_empty((batch, rows, count), dtype=torch.int64)
-    log_sums = values.new_empty(2, batch, rows)
-    with torch.cuda.device_of(logits):
-        _scan[(chunks, batch * rows)](
-            logits, seen, penalty, temperature, values, ids, sums, width, rows, count, 2048, num_warps=4
-        )
-        blocks = triton.next_power_of_2(chunks), triton.next_power_of_2(chunks * count)
-        _merge[(batch * rows,)](values, ids, sums, top, top_ids, log_sums, chunks, count, *blocks, num_warps=4)
-    return top, top_ids, log_sums[0], log_sums[1]
-
-
-@triton.jit
-def _scan(
-    logits, seen, penalty, temperature, values, ids, sums, width,
-    ROWS: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program a chunk of a row: its log of the sum, and its largest values."""
-    chunk = tl.program_id(0)
-    row = tl.program_id(1).to(tl.int64)
-    batch = row // ROWS
-    token = chunk * BLOCK + tl.arange(0, BLOCK)
-    inside = token < width
-    raw = tl.load(logits + row * width + token, inside, float("-inf")).to(tl.float32)
-    marked = tl.load(seen + batch * width + token, inside, 0)
-    factor = tl.load(penalty + batch)
-    lower = tl.where(raw > 0, tl.div_rn(raw, factor), raw * factor)
-    x = tl.div_rn(tl.where(marked != 0, lower, raw), tl.load(temperature + batch))
-    place = row * tl.num_programs(0) + chunk
-    tl.store(sums + place, _log_sum(x))
-    tl.store(sums + tl.num_programs(0) * tl.num_programs(1) + place, _log_sum(raw))
-    for i in range(COUNT):
-        largest, at = tl.max(x, 0, return_indices=True)  # the first of equals
-        tl.store(values + place * COUNT + i, largest)
-        tl.store(ids + place * COUNT + i, chunk * BLOCK + at)
-        x = tl.where(token == chunk * BLOCK + at, float("-inf"), x)
-
-
-@triton.jit
-def _merge(
-    values, ids, sums, top, top_ids, log_sums, chunks,
-    COUNT: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program a row. Chunks are in order of their ids, so the first of equals is the one of the lowest."""
-    row = tl.program_id(0).to(tl.int64)
-    rows = tl.num_programs(0)
-    chunk = tl.arange(0, CHUNKS)
-    for kind in range(2):
-        x = tl.load(sums + (kind * rows + row) * chunks + chunk, chunk < chunks, float("-inf"))
-        tl.store(log_sums + kind * rows + row, _log_sum(x))
-    place = tl.arange(0, BLOCK)
-    x = tl.load(values + row * chunks * COUNT + place, place < chunks * COUNT, float("-inf"))
-    for i in range(COUNT):
-        largest, at = tl.max(x, 0, return_indices=True)
-        tl.store(top + row * COUNT + i, largest)
-        tl.store(top_ids + row * COUNT + i, tl.load(ids + row * chunks * COUNT + at).to(tl.int64))
-        x = tl.where(place == at, float("-inf"), x)
-
-
-@triton.jit
-def _log_sum(x):
-    top = tl.max(x, 0)
-    top = tl.where(top == float("-inf"), 0.0, top)
-    return top + tl.log(tl.sum(tl.exp(x - top), 0))
-
-
 @torch.no_grad()
 def self_check(config: TextConfig, device: torch.device, dtype: torch.dtype) -> None:
     """Run every function at a model's sizes; raise if one does not compile, or differs from plain torch.
@@ -374,17 +293,6 @@ def self_check(config: TextConfig, device: torch.device, dtype: torch.dtype) -> 
 
     gate, up = random(2, batch, config.intermediate_size).unbind()
     _check_close("silu_mul", silu_mul(torch.cat((gate, up), -1)), F.silu(gate) * up)
-
-    logits, seen = random(batch, WINDOW, 5000), random(batch, 5000) > 0
-    penalty, temperature = torch.tensor([[1.1, 1.0], [1.0, 0.7]], device=device)
-    top, ids, log_sum, raw_log_sum = scan(logits, seen, penalty, temperature, TOP)
-    wide = logits.float()
-    lower = torch.where(wide > 0, wide / penalty[:, None, None], wide * penalty[:, None, None])
-    scores = torch.where(seen[:, None], lower, wide) / temperature[:, None, None]
-    _check_close("scan", top, scores.topk(TOP).values)
-    _check_close("scan", scores.gather(-1, ids), top)
-    _check_close("scan", log_sum, scores.logsumexp(-1))
-    _check_close("scan", raw_log_sum, wide.logsumexp(-1))
 
     cached, count = torch.tensor([170, 3], device=device), torch.tensor([1, 4], device=device)
     for rows in (2 * WINDOW, 1):

@@ -1,0 +1,135 @@
+"""Models of random weights in the shapes that are measured, and what they are made to say.
+
+Random weights form no boxes, so a script plants a peak in each row of logits: what is decided on is then what a sure
+model would say, and everything else costs what it costs with any weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from groundlink.backends.locateanything.config import WINDOW, Config, TextConfig, TokenIds, VisionConfig
+from groundlink.backends.locateanything.model import LocateAnything
+
+# The ids of the 3B model, for every shape with its vocabulary.
+IDS = TokenIds(
+    end=151645,
+    image=151665,
+    box_start=151668,
+    box_end=151669,
+    ref_start=151672,
+    ref_end=151673,
+    coord_start=151677,
+    coord_end=152677,
+    none=4064,
+    null=152678,
+    text_mask=151676,
+)
+VOCABULARY = 152_681
+SMALL_IDS = TokenIds(
+    end=0,
+    image=1,
+    box_start=2,
+    box_end=3,
+    ref_start=4,
+    ref_end=5,
+    coord_start=10,
+    coord_end=1010,
+    none=6,
+    null=7,
+    text_mask=8,
+)
+PEAK = 100.0  # far above any logit of random weights, penalised or not
+
+
+def _config(vision: tuple[int, int, int, int], text: tuple[int, int, int, int, int], vocab_size: int) -> Config:
+    return Config(
+        VisionConfig(*vision, 64, 64),
+        TextConfig(vocab_size, *text, rope_theta=1e6, rms_norm_eps=1e-6),
+        tied=True,
+        ids=IDS if vocab_size == VOCABULARY else SMALL_IDS,
+        patch_limit=25600,
+        max_length=None,
+    )
+
+
+# Hidden size, layers, heads, intermediate size of the vision tower; hidden size, layers, heads, key heads,
+# intermediate size of the language model.
+SHAPES = {
+    "3B": _config((1152, 27, 16, 4304), (2048, 36, 16, 2, 11008), VOCABULARY),
+    "293M": _config((384, 4, 6, 1536), (1024, 12, 8, 2, 2848), VOCABULARY),
+    "small": _config((64, 2, 2, 128), (64, 2, 4, 2, 128), 2048),
+}
+
+
+def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> LocateAnything:
+    """Make a model of random weights, straight on the device."""
+    with torch.device("meta"):
+        model = LocateAnything(SHAPES[shape])
+    numbers = torch.Generator(device).manual_seed(0)
+    for name, parameter in model.named_parameters():
+        tensor = torch.empty(parameter.shape, device=device, dtype=dtype)
+        is_norm = parameter.ndim == 1 and not name.endswith("bias")
+        tensor = tensor.fill_(1) if is_norm else tensor.normal_(std=0.02, generator=numbers)
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, torch.nn.Parameter(tensor, requires_grad=False))
+    return model.eval()
+
+
+def random_prompt(model: LocateAnything, length: int) -> tuple[Tensor, Tensor]:
+    """Return ids `[1, length]` of a prompt without pictures, and their rows `[1, length, D]`."""
+    numbers = torch.Generator().manual_seed(length)
+    # Plain words lie below all ids that mean something, but in the small vocabulary, where they lie above.
+    low, high = (100, 100_000) if model.config.text.vocab_size == VOCABULARY else (1020, 2040)
+    ids = torch.randint(low, high, (1, length), generator=numbers).to(model.device)
+    return ids, model.embed(ids)
+
+
+def box_block(ids: TokenIds) -> list[int]:
+    """Return a box as the decoder reads it from six rows."""
+    return [ids.box_start, *(ids.coord_start + value for value in (100, 200, 300, 400)), ids.box_end]
+
+
+def answer_blocks(boxes: int, ids: TokenIds) -> list[list[int]]:
+    """Return the steps of a whole answer: a label, so many boxes, the end."""
+    word = 1100
+    label = [ids.ref_start, word, ids.ref_end, ids.null, ids.null, ids.null]
+    return [label, *([box_block(ids)] * boxes), [ids.end] + [ids.null] * (WINDOW - 1)]
+
+
+class Script:
+    """What a model is made to say: a block of six tokens a step, the last one again and again.
+
+    All of it happens on the device, so that it can be captured in a graph like the logits themselves.
+    """
+
+    def __init__(self, blocks: Sequence[Sequence[int]], device: torch.device) -> None:
+        self._blocks = torch.tensor(blocks, device=device)
+        self._next = torch.zeros(1, dtype=torch.long, device=device)
+
+    def restart(self) -> None:
+        """Begin again with the first block."""
+        self._next.zero_()
+
+    def plant(self, logits: Tensor) -> Tensor:
+        """Put the peaks of the next block into the logits `[6·B, V]` of the window's rows, in place."""
+        block = self._blocks.index_select(0, self._next).expand(logits.shape[0] // WINDOW, -1)
+        peaks = torch.full_like(block, PEAK, dtype=logits.dtype)
+        logits.scatter_add_(1, block.reshape(-1, 1), peaks.reshape(-1, 1))
+        self._next.add_(1).clamp_(max=len(self._blocks) - 1)
+        return logits
+
+
+def text_parameters(model: LocateAnything) -> int:
+    """Count the weights that a step of the language model reads."""
+    return sum(parameter.numel() for parameter in model.language_model.parameters())
+
+
+def step_bytes(model: LocateAnything, batch: int, prefix: int) -> int:
+    """Return the bytes of weights, and of keys and values of so many tokens in each sequence, that a step reads."""
+    text = model.config.text
+    cached = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * prefix * batch
+    return (text_parameters(model) + cached) * model.language_model.model.embed_tokens.weight.element_size()

@@ -6,13 +6,26 @@ model would say, and everything else costs what it costs with any weights.
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
+import tokenizers
 import torch
 from torch import Tensor
 
-from groundlink.backends.locateanything.config import WINDOW, Config, TextConfig, TokenIds, VisionConfig
+from groundlink.backends.locateanything.config import (
+    COORDINATES,
+    WINDOW,
+    Config,
+    TextConfig,
+    TokenIds,
+    VisionConfig,
+)
 from groundlink.backends.locateanything.model import LocateAnything
+from groundlink.backends.locateanything.prompt import Tokenizer
+from groundlink.backends.locateanything.weights import Checkpoint
 
 # The ids of the 3B model, for every shape with its vocabulary.
 IDS = TokenIds(
@@ -42,6 +55,7 @@ SMALL_IDS = TokenIds(
     null=7,
     text_mask=8,
 )
+WORDS = 1200  # ids of plain words begin here in every shape
 PEAK = 100.0  # far above any logit of random weights, penalised or not
 
 
@@ -61,6 +75,7 @@ def _config(vision: tuple[int, int, int, int], text: tuple[int, int, int, int, i
 SHAPES = {
     "3B": _config((1152, 27, 16, 4304), (2048, 36, 16, 2, 11008), VOCABULARY),
     "293M": _config((384, 4, 6, 1536), (1024, 12, 8, 2, 2848), VOCABULARY),
+    "45M": _config((64, 2, 2, 128), (256, 6, 4, 2, 1024), VOCABULARY),
     "small": _config((64, 2, 2, 128), (64, 2, 4, 2, 128), 2048),
 }
 
@@ -79,12 +94,47 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> Locate
     return model.eval()
 
 
+def word_tokenizer(texts: Sequence[str], config: Config) -> Tokenizer:
+    """Make a tokenizer with the model's special tokens, and one token for each word of the texts."""
+    ids = config.ids
+    by_name = {
+        "<|im_end|>": ids.end,
+        "<IMG_CONTEXT>": ids.image,
+        "<box>": ids.box_start,
+        "</box>": ids.box_end,
+        "<ref>": ids.ref_start,
+        "</ref>": ids.ref_end,
+        "<null>": ids.null,
+        "<text_mask>": ids.text_mask,
+        **{f"<{n}>": ids.coord_start + n for n in range(COORDINATES)},
+    }
+    others = ("<|im_start|>", "<img>", "</img>", "</c>")
+    by_name.update({name: ids.coord_end + 100 + i for i, name in enumerate(others)})
+    if config.text.vocab_size == VOCABULARY:
+        by_name.update(zip(others, (151644, 151666, 151667, 152680)))
+    words = dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text))
+    known = {word: WORDS + i for i, word in enumerate(words)}
+    model = tokenizers.models.WordLevel({**known, "None": ids.none, **by_name}, unk_token=next(iter(known)))
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in by_name])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        tokenizer.save(str(path))
+        return Tokenizer(path)
+
+
+def random_checkpoint(shape: str, device: torch.device, dtype: torch.dtype, texts: Sequence[str]) -> Checkpoint:
+    """Make what the engine takes: a random model, and a tokenizer that knows the words of the texts."""
+    model = random_model(shape, device, dtype)
+    return Checkpoint(Path(), model.config, word_tokenizer(texts, model.config), model)
+
+
 def random_prompt(model: LocateAnything, length: int) -> tuple[Tensor, Tensor]:
     """Return ids `[1, length]` of a prompt without pictures, and their rows `[1, length, D]`."""
     numbers = torch.Generator().manual_seed(length)
-    # Plain words lie below all ids that mean something, but in the small vocabulary, where they lie above.
-    low, high = (100, 100_000) if model.config.text.vocab_size == VOCABULARY else (1020, 2040)
-    ids = torch.randint(low, high, (1, length), generator=numbers).to(model.device)
+    # Small enough for the small vocabulary, and all of them plain words.
+    ids = torch.randint(WORDS, 2000, (1, length), generator=numbers).to(model.device)
     return ids, model.embed(ids)
 
 
@@ -95,8 +145,7 @@ def box_block(ids: TokenIds) -> list[int]:
 
 def answer_blocks(boxes: int, ids: TokenIds) -> list[list[int]]:
     """Return the steps of a whole answer: a label, so many boxes, the end."""
-    word = 1100
-    label = [ids.ref_start, word, ids.ref_end, ids.null, ids.null, ids.null]
+    label = [ids.ref_start, WORDS, ids.ref_end, ids.null, ids.null, ids.null]
     return [label, *([box_block(ids)] * boxes), [ids.end] + [ids.null] * (WINDOW - 1)]
 
 

@@ -266,6 +266,11 @@ class ScriptedPlain(Plain):
         super().__init__(model)
         self.script = script
 
+    def step(self) -> list[int] | None:
+        """Run one pass, of which the script's next block comes."""
+        self.script.turn_page()
+        return super().step()
+
     def logits(self, hidden: Tensor) -> Tensor:
         """`[R, D]` → `[R, V]`, with the script's peaks in the rows of the window."""
         logits = super().logits(hidden)

@@ -152,24 +152,27 @@ def answer_blocks(boxes: int, ids: TokenIds) -> list[list[int]]:
 class Script:
     """What a model is made to say: a block of six tokens a step, the last one again and again.
 
-    All of it happens on the device, so that it can be captured in a graph like the logits themselves.
+    The block of a step lies on the device, so that peaks can be captured in a graph like the logits themselves.
     """
 
     def __init__(self, blocks: Sequence[Sequence[int]], device: torch.device) -> None:
         self._blocks = torch.tensor(blocks, device=device)
-        self._next = torch.zeros(1, dtype=torch.long, device=device)
+        self._now = self._blocks[0].clone()
+        self._turn = 0
 
     def restart(self) -> None:
         """Begin again with the first block."""
-        self._next.zero_()
+        self._turn = 0
+
+    def turn_page(self) -> None:
+        """Go to the block of the step that comes."""
+        self._now.copy_(self._blocks[min(self._turn, len(self._blocks) - 1)])
+        self._turn += 1
 
     def plant(self, logits: Tensor) -> Tensor:
-        """Put the peaks of the next block into the logits `[6·B, V]` of the window's rows, in place."""
-        block = self._blocks.index_select(0, self._next).expand(logits.shape[0] // WINDOW, -1)
-        peaks = torch.full_like(block, PEAK, dtype=logits.dtype)
-        logits.scatter_add_(1, block.reshape(-1, 1), peaks.reshape(-1, 1))
-        self._next.add_(1).clamp_(max=len(self._blocks) - 1)
-        return logits
+        """Put the peaks of the block into the logits `[6·B, V]` of the window's rows, in place."""
+        tokens = self._now.expand(len(logits) // WINDOW, -1).reshape(-1, 1)
+        return logits.scatter_add_(1, tokens, torch.full_like(tokens, PEAK, dtype=logits.dtype))
 
 
 def text_parameters(model: LocateAnything) -> int:

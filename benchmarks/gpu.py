@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from groundlink.backends.locateanything.blocks import Kind, decode_block, read_block
+from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, read_block
 from groundlink.backends.locateanything.generate import generate, step_rows
 from groundlink.backends.locateanything.parse import scan
 from groundlink.backends.locateanything.sampling import probabilities
@@ -132,7 +132,7 @@ def check_blocks(device: str) -> list[Row]:
         logits = golden.dense(case["background"], case["entries"], vocab["vocab_size"]).to(device)
         seen = golden.seen_mask(case["generated_ids"], vocab["vocab_size"]).to(device)
         probs = probabilities(logits, seen, golden.settings(case))
-        block, together = decode_block(probs, probs.argmax(-1), hybrid, ids)
+        block, together = decode_block(Dense(probs), probs.argmax(-1), hybrid, ids)
         tokens, count, kind = read_block(block, hybrid, ids)
         got = (block[0].tolist() if together else [0], tokens[0, : int(count)].tolist(), Kind(int(kind)).name.lower())
         if got != (case["expected"]["box_avg"], case["expected"]["tokens"], case["expected"]["type"]):

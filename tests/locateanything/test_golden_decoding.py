@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groundlink.backends.locateanything.blocks import Kind, decode_block, read_block
+from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, read_block
 from groundlink.backends.locateanything.generate import generate
 from groundlink.backends.locateanything.parse import Reader
 from groundlink.backends.locateanything.prompt import Tokenizer
@@ -29,7 +29,7 @@ def test_golden_blocks(vocab):
         hybrid = case["mode"] == "hybrid"
         probs = case_probabilities(case)
         sampled = probs.argmax(-1)
-        block, together = decode_block(probs, sampled, hybrid, ids)
+        block, together = decode_block(Dense(probs), sampled, hybrid, ids)
         tokens, count, kind = read_block(block, hybrid, ids)
         wanted = case["expected"]
         got = {

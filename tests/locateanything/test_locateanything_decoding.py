@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundlink.backends.locateanything.blocks import Kind, decode_block, read_block
+from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, read_block
 from groundlink.backends.locateanything.sampling import draw, leading, probabilities
 from groundlink.backends.locateanything.settings import Settings
 from tests.locateanything.scripted import END, FIRST, IDS, VOCABULARY, WORD, box_rows, coord, decode, row, rows
@@ -139,7 +139,7 @@ def test_a_text_row_of_coordinates_alone_yields_the_lowest_other_id():
     """Top-p leaves two coordinates and zeros; the lowest id without a probability is the text's token."""
     script = torch.stack([rows(IDS.ref_start)[0], row({FIRST: 0.5, FIRST + 1: 0.5}), *rows(WORD, WORD, WORD, WORD)])
     probs = probabilities(script[None], torch.zeros(1, VOCABULARY, dtype=torch.bool), Settings(repetition_penalty=1.0))
-    block, together = decode_block(probs, probs.argmax(-1), True, IDS)
+    block, together = decode_block(Dense(probs), probs.argmax(-1), True, IDS)
     assert bool(together)
     assert block[0].tolist() == [IDS.ref_start, 0, WORD, WORD, WORD, WORD]
 
@@ -150,7 +150,7 @@ def test_a_coordinate_without_probability_is_none():
     word, sure = 1010, torch.zeros(1, 6, 1011)
     for i, token in enumerate([low.box_start, word, word, word, word, low.box_end]):
         sure[0, i, token] = 1.0
-    block, together = decode_block(sure, sure.argmax(-1), False, low)
+    block, together = decode_block(Dense(sure), sure.argmax(-1), False, low)
     assert not bool(together)
     assert block[0].tolist() == [low.box_start, word, word, word, word, low.box_end]
 
@@ -240,9 +240,9 @@ def test_any_logits_become_a_block_that_does_not_depend_on_its_neighbours(sparse
         for token, value in entries.items():
             logits[i, token] = value
     probs = logits.view(2, 6, VOCABULARY).softmax(-1)
-    together, together_found = decode_block(probs, probs.argmax(-1), hybrid, IDS)
+    together, together_found = decode_block(Dense(probs), probs.argmax(-1), hybrid, IDS)
     for i in range(2):
-        alone, alone_found = decode_block(probs[i : i + 1], probs[i : i + 1].argmax(-1), hybrid, IDS)
+        alone, alone_found = decode_block(Dense(probs[i : i + 1]), probs[i : i + 1].argmax(-1), hybrid, IDS)
         assert torch.equal(together[i], alone[0])
         assert together_found[i] == alone_found[0]
     assert int(together.min()) >= 0

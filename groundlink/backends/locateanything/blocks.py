@@ -1,11 +1,13 @@
 """From the six rows of a parallel step to a block of six tokens, and from a block to the tokens that are taken.
 
-All functions take a batch and choose with tensors, never with the host's ifs. `probs` is `[B, 6, V]`, a block `[B, 6]`.
+All functions take a batch and choose with tensors, never with the host's ifs, nor do they bring numbers from the host:
+a CUDA graph can hold them. A block is `[B, 6]`; `hybrid` is `[B]`, or one for all.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,15 +37,38 @@ class Kind(IntEnum):
     REF_OBJECT = 5
 
 
+class Distribution(Protocol):
+    """The probabilities of the six rows of each sequence, however they are kept."""
+
+    def at(self, row: int, token: int) -> Tensor:
+        """Return the probability of a token in a row, `[B]`."""
+
+    def leading(self, start: int, stop: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return values and ids `[B, stop - start, count]` of the most probable tokens, equals in order of their id."""
+
+
+class Dense:
+    """All probabilities, `[B, 6, V]`."""
+
+    def __init__(self, probs: Tensor) -> None:
+        self.probs = probs
+
+    def at(self, row: int, token: int) -> Tensor:
+        """Return `[B]`."""
+        return self.probs[:, row, token]
+
+    def leading(self, start: int, stop: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return values and ids, `[B, stop - start, count]`."""
+        return leading(self.probs[:, start:stop], count)
+
+
 def is_coordinate(tokens: Tensor, ids: TokenIds) -> Tensor:
     """Tell which tokens are coordinates."""
     return (tokens >= ids.coord_start) & (tokens <= ids.coord_end)
 
 
-def _candidates(probs: Tensor, count: int, ids: TokenIds) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities and ids of the leading tokens, and which are coordinates of more than no probability."""
-    values, tokens = leading(probs, count)
-    return values, tokens, is_coordinate(tokens, ids) & (values > 0)
+def _for_all(hybrid: bool | Tensor, like: Tensor) -> Tensor:
+    return hybrid if isinstance(hybrid, Tensor) else like.new_full((len(like),), hybrid, dtype=torch.bool)
 
 
 def _first(flags: Tensor) -> Tensor:
@@ -51,69 +76,76 @@ def _first(flags: Tensor) -> Tensor:
     return flags.to(torch.uint8).argmax(-1, keepdim=True)
 
 
-def looks_empty(probs: Tensor, ids: TokenIds) -> Tensor:
+def looks_empty(probs: Distribution, ids: TokenIds) -> Tensor:
     """Frame check, first part: `[B]`, whether the rows look like `<box>None</box>`."""
     return (
-        (probs[:, 0, ids.box_start] >= EMPTY_BOX_START)
-        & (probs[:, 1, ids.none] > EMPTY_NONE)
-        & (probs[:, 2, ids.box_end] > EMPTY_BOX_END)
-        & (probs[:, 3, ids.null] > EMPTY_NULL)
-        & (probs[:, 4, ids.null] > EMPTY_NULL)
+        (probs.at(0, ids.box_start) >= EMPTY_BOX_START)
+        & (probs.at(1, ids.none) > EMPTY_NONE)
+        & (probs.at(2, ids.box_end) > EMPTY_BOX_END)
+        & (probs.at(3, ids.null) > EMPTY_NULL)
+        & (probs.at(4, ids.null) > EMPTY_NULL)
     )
 
 
-def looks_legal(probs: Tensor, ids: TokenIds) -> Tensor:
+def looks_legal(probs: Distribution, ids: TokenIds) -> Tensor:
     """Frame check, second part: `[B]`, whether the last row ends something."""
-    return probs[:, 5, ids.box_end] + probs[:, 5, ids.null] + probs[:, 5, ids.end] >= LEGAL_END
+    return probs.at(5, ids.box_end) + probs.at(5, ids.null) + probs.at(5, ids.end) >= LEGAL_END
 
 
-def propose_box(probs: Tensor, hybrid: bool, ids: TokenIds) -> tuple[Tensor, Tensor]:
-    """Return four coordinates `[B, 4]` from rows 1–4, and `[B]` whether every row has one to propose."""
-    values, tokens, coords = _candidates(probs[:, 1:5], BOX_CANDIDATES, ids)
+def propose_box(values: Tensor, tokens: Tensor, hybrid: Tensor, ids: TokenIds) -> tuple[Tensor, Tensor]:
+    """Return four coordinates `[B, 4]`, and `[B]` whether every row has one to propose.
+
+    `values` and `tokens` are the candidates of rows 1–4, `[B, 4, BOX_CANDIDATES]`.
+    """
+    coords = is_coordinate(tokens, ids) & (values > 0)
     best = _first(coords)
     proposal = tokens.gather(-1, best)[..., 0]
-    if hybrid:
-        unsure = values.gather(-1, best)[..., 0] < SURE
-        largest = tokens.where(coords, ids.coord_start).amax(-1)
-        smallest = tokens.where(coords, ids.coord_end).amin(-1)
-        proposal = proposal.masked_fill(unsure & (largest - smallest > AMBIGUOUS_SPAN), INVALID)
-    return proposal, coords.any(-1).all(-1)
+    unsure = values.gather(-1, best)[..., 0] < SURE
+    largest = tokens.where(coords, ids.coord_start).amax(-1)
+    smallest = tokens.where(coords, ids.coord_end).amin(-1)
+    ambiguous = hybrid[:, None] & unsure & (largest - smallest > AMBIGUOUS_SPAN)
+    return proposal.masked_fill(ambiguous, INVALID), coords.any(-1).all(-1)
 
 
-def propose_text(probs: Tensor, ids: TokenIds) -> tuple[Tensor, Tensor]:
-    """Return five tokens of text `[B, 5]` from rows 1–5, and `[B]` whether the block is one of text."""
-    _, tokens, coords = _candidates(probs[:, 1:], TEXT_CANDIDATES, ids)
-    text = tokens.gather(-1, _first(~coords))[..., 0]
-    return text, (probs[:, 0, ids.ref_start] >= TEXT_START) & (~coords).any(-1).all(-1)
+def propose_text(values: Tensor, tokens: Tensor, ids: TokenIds) -> tuple[Tensor, Tensor]:
+    """Return five tokens of text `[B, 5]`, and `[B]` whether every row has one that is no coordinate.
+
+    `values` and `tokens` are the candidates of rows 1–5, `[B, 5, TEXT_CANDIDATES]`.
+    """
+    words = ~(is_coordinate(tokens, ids) & (values > 0))
+    return tokens.gather(-1, _first(words))[..., 0], words.any(-1).all(-1)
 
 
-def decode_block(probs: Tensor, sampled: Tensor, hybrid: bool, ids: TokenIds) -> tuple[Tensor, Tensor]:
+def decode_block(probs: Distribution, sampled: Tensor, hybrid: bool | Tensor, ids: TokenIds) -> tuple[Tensor, Tensor]:
     """Return the block, and `[B]` whether it was read from the rows together; if not, it is the `sampled` tokens."""
-    batch = len(probs)
+    batch = len(sampled)
+    hybrid = _for_all(hybrid, sampled)
 
-    def around(start: int, inner: Tensor, end: int | None = None) -> Tensor:
-        parts = [inner.new_full((batch, 1), start), inner]
-        return torch.cat(parts if end is None else [*parts, inner.new_full((batch, 1), end)], -1)
+    def row(*parts: int | Tensor) -> Tensor:
+        return torch.cat([sampled.new_full((batch, 1), p) if isinstance(p, int) else p for p in parts], -1)
 
-    empty_ids = (ids.box_start, ids.none, ids.box_end, ids.null, ids.null, ids.null)
-    empty = torch.tensor(empty_ids, device=sampled.device).expand(batch, WINDOW)
-    coords, all_coords = propose_box(probs, hybrid, ids)
-    text, is_text = propose_text(probs, ids)
+    values, tokens = probs.leading(1, 6, TEXT_CANDIDATES)
+    boxes = (values[:, :4, :BOX_CANDIDATES], tokens[:, :4, :BOX_CANDIDATES])
+    coords, all_coords = propose_box(*boxes, hybrid, ids)
+    text, all_words = propose_text(values, tokens, ids)
 
     is_empty = looks_empty(probs, ids)
     is_box = looks_legal(probs, ids) & all_coords
-    block = torch.where(is_text[:, None], around(ids.ref_start, text), sampled)
-    block = torch.where(is_box[:, None], around(ids.box_start, coords, ids.box_end), block)
+    is_text = (probs.at(0, ids.ref_start) >= TEXT_START) & all_words
+    block = torch.where(is_text[:, None], row(ids.ref_start, text), sampled)
+    block = torch.where(is_box[:, None], row(ids.box_start, coords, ids.box_end), block)
+    empty = row(ids.box_start, ids.none, ids.box_end, ids.null, ids.null, ids.null)
     block = torch.where(is_empty[:, None], empty, block)
     return block, is_empty | is_box | is_text
 
 
-def read_block(block: Tensor, hybrid: bool, ids: TokenIds) -> tuple[Tensor, Tensor, Tensor]:
+def read_block(block: Tensor, hybrid: bool | Tensor, ids: TokenIds) -> tuple[Tensor, Tensor, Tensor]:
     """Return what is taken: tokens `[B, 6]`, of which the first `[B]` count, and the `[B]` kinds.
 
     In hybrid mode an `ERROR_BOX` is a box broken off at the first token that is no coordinate, to be finished token by
     token; in fast mode there is none, and a box of anything is taken as it is.
     """
+    hybrid = _for_all(hybrid, block)
     coords = is_coordinate(block, ids)
     is_end = (block[:, 0] == ids.null) | (block[:, 0] == ids.end)
     starts_box = block[:, 0] == ids.box_start
@@ -124,15 +156,17 @@ def read_block(block: Tensor, hybrid: bool, ids: TokenIds) -> tuple[Tensor, Tens
     # Text: up to the first <null>; of a doubled final </ref> one is dropped.
     nulls = torch.nn.functional.pad(block == ids.null, (0, 1), value=True)
     length = _first(nulls)
-    pair = block.gather(-1, (length - torch.tensor([2, 1], device=block.device)).clamp(min=0))
+    pair = block.gather(-1, (length - 2 + torch.arange(2, device=block.device)).clamp(min=0))
     length = length[:, 0] - ((pair == ids.ref_end).all(-1) & (length[:, 0] >= 2)).long()
 
     kind = torch.full_like(length, Kind.REF_OBJECT)
-    broken = coords[:, 1:5].long().cumprod(-1).sum(-1) + 1 if hybrid else torch.full_like(length, WINDOW)
+    whole = torch.full_like(length, WINDOW)
+    broken = coords[:, 1:5].long().cumprod(-1).sum(-1) + 1
     for chosen, name, count in (
-        (starts_box, Kind.ERROR_BOX if hybrid else Kind.COORD_BOX, broken),
+        (starts_box & ~hybrid, Kind.COORD_BOX, whole),
+        (starts_box & hybrid, Kind.ERROR_BOX, broken),
         (is_point, Kind.POINT_BOX, torch.full_like(length, 4)),
-        (is_box, Kind.COORD_BOX, torch.full_like(length, WINDOW)),
+        (is_box, Kind.COORD_BOX, whole),
         (is_empty, Kind.EMPTY_BOX, torch.full_like(length, 3)),
         (is_end, Kind.IM_END, torch.ones_like(length)),
     ):

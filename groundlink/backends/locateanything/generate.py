@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from groundlink.backends.locateanything.blocks import Kind, decode_block, is_coordinate, read_block
+from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, is_coordinate, read_block
 from groundlink.backends.locateanything.config import WINDOW, TokenIds
 from groundlink.backends.locateanything.sampling import draw, probabilities, raw_figures
 from groundlink.backends.locateanything.settings import Settings
@@ -65,6 +65,43 @@ def step_rows(sequence: Tensor, cached: int, window: bool, text_mask: int) -> tu
     return ids, positions.expand(batch, -1), mask.expand(batch, -1, -1)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is taken of the rows of one step, of one sequence."""
+
+    tokens: Tensor  # [1, n]
+    kind: Kind | None
+    sampled: Tensor  # [1, rows]
+    block: Tensor | None  # [1, 6], where the rows were read together
+    parallel: bool  # how it goes on
+    finish: Finish | None
+
+
+def choose(logits: Tensor, seen: Tensor, settings: Settings, parallel: bool, numbers: Tensor, ids: TokenIds) -> Choice:
+    """Choose tokens by raw logits `[1, rows, V]`, the tokens `seen` `[1, V]`, and `numbers` `[1, 6]` to draw by."""
+    hybrid = settings.mode == "hybrid"
+    probs = probabilities(logits, seen, settings)
+    sampled = draw(probs, numbers[:, : probs.shape[1]]) if settings.temperature > 0 else probs.argmax(-1)
+    if parallel:
+        block, together = decode_block(Dense(probs), sampled, hybrid, ids)
+        tokens, count, kinds = read_block(block, hybrid, ids)
+        kind = Kind(int(kinds))
+        finish: Finish | None = "end" if kind == Kind.IM_END else None
+        read = block if together.item() else None
+        return Choice(tokens[:, : int(count)], kind, sampled, read, kind != Kind.ERROR_BOX, finish)
+    if int(sampled) == ids.end:
+        return Choice(sampled, None, sampled, None, False, "end")
+    closes = hybrid and int(sampled) == ids.box_end
+    goes_on = closes or not hybrid or bool(is_coordinate(sampled, ids) | (sampled == ids.none))
+    return Choice(sampled, None, sampled, None, closes, None if goes_on else "garbled")
+
+
+def answer_limit(prompt_length: int, settings: Settings, max_length: int | None) -> int:
+    """Return the number of tokens, prompt included, at which no more are asked for."""
+    limit = prompt_length + settings.max_new_tokens
+    return limit if max_length is None else min(limit, max_length)
+
+
 def generate(
     step: Step,
     prompt: Tensor,
@@ -79,10 +116,8 @@ def generate(
 
     The limit is looked at before a step only, so a last block may overshoot it; a limit of nothing yields nothing.
     """
-    hybrid = settings.mode == "hybrid"
     sequence, cached = prompt, prompt.shape[1] - 1
-    limit = prompt.shape[1] + settings.max_new_tokens
-    limit = min(limit, max_length) if max_length is not None else limit
+    limit = answer_limit(cached + 1, settings, max_length)
     seen = torch.zeros(1, vocab_size, dtype=torch.bool, device=prompt.device).scatter_(1, prompt, True)
     numbers = torch.Generator().manual_seed(settings.seed)  # on the host, so that all devices draw alike
     parallel = settings.mode != "slow"
@@ -91,25 +126,9 @@ def generate(
         check()
         rows, positions, mask = step_rows(sequence, cached, parallel, ids.text_mask)
         logits = step(rows, positions, sequence.new_tensor([cached]), mask, WINDOW if parallel else 1)
-        probs = probabilities(logits, seen, settings)
-        if settings.temperature > 0:
-            sampled = draw(probs, torch.rand(probs.shape[:2], generator=numbers).to(probs.device))
-        else:
-            sampled = probs.argmax(-1)
-
-        if parallel:
-            block, together = decode_block(probs, sampled, hybrid, ids)
-            tokens, count, kinds = read_block(block, hybrid, ids)
-            tokens, kind = tokens[:, : int(count)], Kind(int(kinds))
-            finish: Finish | None = "end" if kind == Kind.IM_END else None
-            parallel = kind != Kind.ERROR_BOX
-        else:
-            block, together, tokens, kind = sampled, torch.zeros(1), sampled, None
-            finish = "end" if int(tokens) == ids.end else None
-            if hybrid and int(tokens) == ids.box_end:
-                parallel = True
-            elif hybrid and finish is None and not (is_coordinate(tokens, ids) | (tokens == ids.none)).item():
-                finish = "garbled"
+        uniform = torch.rand(1, WINDOW, generator=numbers).to(prompt.device)
+        choice = choose(logits, seen, settings, parallel, uniform, ids)
+        parallel, finish, tokens = choice.parallel, choice.finish, choice.tokens
 
         # Row i of a block is where its token i was read from.
         log_probs, spreads = raw_figures(logits[:, : tokens.shape[1]], tokens, ids.coord_start)
@@ -122,9 +141,9 @@ def generate(
             tokens[0].tolist(),
             log_probs[0].tolist(),
             spreads[0].tolist(),
-            kind,
-            sampled[0].tolist(),
-            block[0].tolist() if together.item() else None,
+            choice.kind,
+            choice.sampled[0].tolist(),
+            None if choice.block is None else choice.block[0].tolist(),
             finish,
         )
         if finish in ("end", "garbled"):

@@ -7,6 +7,7 @@ query heads that share one key head, D the hidden size, V the vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,40 @@ class Cache:
         return cls(like.new_zeros(shape), like.new_zeros(shape))
 
 
+class PackedLayer(NamedTuple):
+    """The weights of a layer, with those that read the same rows in one matrix."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor
+    output: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Packed(NamedTuple):
+    """All weights of the language model but the embeddings."""
+
+    layers: list[PackedLayer]
+    norm: Tensor
+    head: Tensor
+
+
+def _join(*parameters: Tensor) -> Tensor:
+    """Return the parameters in one tensor, and make each of them a view of its part."""
+    joined = torch.cat([parameter.data for parameter in parameters])
+    for parameter, part in zip(parameters, torch.split(joined, [len(p) for p in parameters]), strict=True):
+        parameter.data = part
+    return joined
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Scale `[…, D]` to a root mean square of one, computed in float32, and weigh it."""
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
 class RMSNorm(nn.Module):
     """Scale to a root mean square of one, computed in float32."""
 
@@ -53,8 +88,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[…, D]` → `[…, D]`."""
-        wide = x.float()
-        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def rotary_table(positions: Tensor, config: TextConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -142,6 +176,20 @@ class Layer(nn.Module):
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
+    def packed(self) -> PackedLayer:
+        """Return the weights for inference, of which the modules keep views."""
+        attention, mlp = self.self_attn, self.mlp
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        return PackedLayer(
+            self.input_layernorm.weight.data,
+            _join(*(projection.weight for projection in projections)),
+            _join(*(projection.bias for projection in projections)),
+            attention.o_proj.weight.data,
+            self.post_attention_layernorm.weight.data,
+            _join(mlp.gate_proj.weight, mlp.up_proj.weight),
+            mlp.down_proj.weight.data,
+        )
+
 
 class Decoder(nn.Module):
     """Embeddings, layers and the last norm."""
@@ -168,8 +216,17 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.model = Decoder(config)
         self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._packed: Packed | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """Hidden rows `[B, n, D]` → float32 `[B, n, V]`; give it only the rows that are read."""
         head = self.model.embed_tokens if self.lm_head is None else self.lm_head
         return F.linear(self.model.norm(x), head.weight).float()
+
+    def packed(self) -> Packed:
+        """Lay the weights out for inference, once. The modules keep views of them, so nothing is held twice."""
+        if self._packed is None:
+            layers = [layer.packed() for layer in self.model.layers if isinstance(layer, Layer)]
+            head = self.model.embed_tokens if self.lm_head is None else self.lm_head
+            self._packed = Packed(layers, self.model.norm.weight.data, head.weight.data)
+        return self._packed

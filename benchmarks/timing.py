@@ -91,13 +91,8 @@ def copy_bandwidth(device: torch.device, mib: int | None = None) -> float:
     return 2 * size / (lower_quartile(times) / 1000)
 
 
-def report(device: torch.device, settings: dict[str, Any], rows: Sequence[Row], notes: Sequence[str] = ()) -> None:
-    """Print a table, and one JSON object on the last line."""
-    name = device_name(device)
-    print(f"{name}, torch {torch.__version__}")
-    print(", ".join(f"{key} {value}" for key, value in settings.items()))
-    for note in notes:
-        print(note)
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print rows as a table."""
     print(f"{'':44}{'median ms':>11}{'spread':>8}{'floor ms':>10}{'× floor':>9}{'plain ms':>11}{'plain ÷':>9}")
     for each in rows:
         values = [each.get(key) for key in ("floor_ms", "ratio_to_floor", "plain_ms", "ratio_to_plain")]
@@ -107,4 +102,14 @@ def report(device: torch.device, settings: dict[str, Any], rows: Sequence[Row], 
             f"{each['name']:44}{each['median_ms']:>11.2f}{each['spread']:>8.0%}"
             f"{told[0]:>10}{told[1]:>9}{told[2]:>11}{told[3]:>9}{more}"
         )
+
+
+def report(device: torch.device, settings: Row, rows: Sequence[Row], notes: Sequence[str] = ()) -> None:
+    """Print a table, and one JSON object on the last line."""
+    name = device_name(device)
+    print(f"{name}, torch {torch.__version__}")
+    print(", ".join(f"{key} {value}" for key, value in settings.items()))
+    for note in notes:
+        print(note)
+    print_rows(rows)
     print(json.dumps({"device": name, "settings": {"torch": torch.__version__, **settings}, "rows": list(rows)}))

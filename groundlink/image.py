@@ -43,12 +43,25 @@ class OpenedImage:
     pixels, `name` is what to call the image in messages.
     """
 
-    def __init__(self, key: str, size: tuple[int, int], name: str, decode: Callable[[], Pixels]) -> None:
+    def __init__(
+        self,
+        key: str,
+        size: tuple[int, int],
+        name: str,
+        decode: Callable[[], Pixels],
+        find_content: Callable[[OpenedImage], str] | None = None,
+    ) -> None:
         self.key = key
         self.size = size
         self.name = name
         self._decode = decode
+        self._find_content = find_content
         self._pixels: Pixels | None = None
+
+    @property
+    def content(self) -> str:
+        """What identifies the pixels themselves: the same for a file, its bytes, and the decoded picture."""
+        return self.key if self._find_content is None else self._find_content(self)
 
     @property
     def pixels(self) -> Pixels:
@@ -76,6 +89,7 @@ class ImageStore:
         self._lock = threading.Lock()
         self._seen_files: OrderedDict[str, tuple[tuple[int, ...], str]] = OrderedDict()
         self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._contents: OrderedDict[str, str] = OrderedDict()
 
     def open(self, image: ImageLike) -> OpenedImage:
         """Open a path, bytes, a PIL image or an array (H×W×3, uint8, RGB).
@@ -117,7 +131,9 @@ class ImageStore:
             seen = self._seen_files.get(path)
             if seen is not None and seen[0] == signature and seen[1] in self._sizes:
                 key = seen[1]
-                return OpenedImage(key, self._sizes[key], name, lambda: self._decode_again(path, key, name))
+                return OpenedImage(
+                    key, self._sizes[key], name, lambda: self._decode_again(path, key, name), self._content
+                )
         data = _read_file(path, status.st_size, name)
         opened = self._open_bytes(data, name)
         if time.time() - max(status.st_mtime, status.st_ctime) > _RACY_SECONDS:
@@ -139,12 +155,21 @@ class ImageStore:
         with self._lock:
             size = self._sizes.get(key)
         if size is not None:
-            return OpenedImage(key, size, name, lambda: decode(data, name, self.max_pixels))
+            return OpenedImage(key, size, name, lambda: decode(data, name, self.max_pixels), self._content)
         pixels = decode(data, name, self.max_pixels)
         height, width = pixels.shape[:2]
         with self._lock:
             _remember(self._sizes, key, (width, height))
-        return OpenedImage(key, (width, height), name, lambda: pixels)
+        return OpenedImage(key, (width, height), name, lambda: pixels, self._content)
+
+    def _content(self, opened: OpenedImage) -> str:
+        with self._lock:
+            known = self._contents.get(opened.key)
+        if known is None:
+            known = _hash(b"pixels", opened.pixels)
+            with self._lock:
+                _remember(self._contents, opened.key, known)
+        return known
 
     def _open_pil(self, image: Image.Image) -> OpenedImage:
         name = f"the PIL image of {image.width}×{image.height}"

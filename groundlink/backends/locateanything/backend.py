@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import unicodedata
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +21,7 @@ from groundlink.image import ImageStore, OpenedImage
 from groundlink.query import Example, Query
 
 if TYPE_CHECKING:
-    from PIL import Image
-
+    from groundlink.backends.locateanything.engine import Picture
     from groundlink.backends.locateanything.parse import Reader, Reading
 
 GROUP_SIZE = 16
@@ -42,6 +41,9 @@ class LocateAnythingBackend:
         device: `auto` (CUDA where there is some), `cpu`, `cuda`, `cuda:1` …
         dtype: `auto`, `bfloat16`, `float16` or `float32`.
         group_size: a query with more categories than this is asked in groups, and the answers are merged.
+        cache_bytes: memory for what was computed of pictures, shared by later questions on the same pixels; 1 GiB if
+            not given, 0 for none. The least recently used goes first.
+        on_progress: told what is being loaded, and how much of it is done, in 0…1.
         decoding: the fields of `groundlink.backends.locateanything.settings.Settings`, such as `mode="fast"`.
     """
 
@@ -63,6 +65,8 @@ class LocateAnythingBackend:
         device: str = "auto",
         dtype: str = "auto",
         group_size: int = GROUP_SIZE,
+        cache_bytes: int | None = None,
+        on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
         **decoding: Any,
     ) -> None:
         try:
@@ -71,11 +75,15 @@ class LocateAnythingBackend:
             raise BackendUnavailable(f"the settings of locateanything are unfit: {error}") from error
         if not is_count(group_size) or group_size < 1:
             raise BackendUnavailable(f"group_size is a whole number of at least 1, not {group_size!r}")
+        if cache_bytes is not None and (not is_count(cache_bytes) or cache_bytes < 0):
+            raise BackendUnavailable(f"cache_bytes is a whole number of at least 0, not {cache_bytes!r}")
         self.group_size = group_size
 
         from groundlink.backends.locateanything.engine import Engine
+        from groundlink.backends.locateanything.kept import CACHE_BYTES
 
-        self._engine = Engine.load(os.fspath(model), revision, device, dtype)
+        room = CACHE_BYTES if cache_bytes is None else cache_bytes
+        self._engine = Engine.load(os.fspath(model), revision, device, dtype, self.settings, room, on_progress)
         self._images = ImageStore()
 
     @classmethod
@@ -108,12 +116,11 @@ class LocateAnythingBackend:
         groups = self._groups(query)
         spelling = {_plain(phrase): phrase for phrase in reversed(query.phrases)}
         questions = [build_question(query.task, group, engine.tokenizer) for group in groups]
-        pictures = [image.pil()]
+        pictures = [_picture(image)]
         if query.example is not None:
             pictures.append(self._example(query.example, image))
         context.check()
         figures = engine.new_figures()
-        seen = engine.look(pictures, figures)
 
         tally = _Tally()
         for number, (group, question) in enumerate(zip(groups, questions, strict=True)):
@@ -122,7 +129,7 @@ class LocateAnythingBackend:
             chat, _ = build_chat([Turn("user", [pictures[0], asked, *pictures[1:]])])
             reader = Reader(engine.tokenizer, engine.config.ids)
             finish: str | None = "token_limit"  # of an answer that may have no tokens at all
-            for accepted in engine.answer(chat, seen, settings, figures, context.check):
+            for accepted in engine.answer(chat, pictures, settings, figures, context.check):
                 finish = accepted.finish
                 for reading in reader.add(accepted):
                     if reading.repeat and not settings.parity:
@@ -160,20 +167,29 @@ class LocateAnythingBackend:
             return [phrases]
         return [phrases[i : i + self.group_size] for i in range(0, len(phrases), self.group_size)]
 
-    def _example(self, example: Example, image: OpenedImage) -> Image.Image:
+    def _example(self, example: Example, image: OpenedImage) -> Picture:
         from groundlink.backends.locateanything.preprocessing import crop_box
 
         opened = image if example.image is None else self._images.open(example.image)
-        picture = opened.pil()
         if example.box is None:
-            return picture
+            return _picture(opened)
         x1, y1, x2, y2 = example.box
-        width, height = {"pixel": picture.size, "normalized_1": (1, 1), "normalized_1000": (1000, 1000)}[
+        width, height = {"pixel": opened.size, "normalized_1": (1, 1), "normalized_1000": (1000, 1000)}[
             example.box_format
         ]
         if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             raise BadQuery(f"the example's box {example.box} ({example.box_format}) lies outside of {opened.name}")
-        return picture.crop(crop_box(*picture.size, example.box, example.box_format))
+        return _picture(opened, crop_box(*opened.size, example.box, example.box_format))
+
+
+def _picture(opened: OpenedImage, box: tuple[int, int, int, int] | None = None) -> Picture:
+    """Return an image, or the part of it in a box, as the engine takes it."""
+    from groundlink.backends.locateanything.engine import Picture
+
+    if box is None:
+        return Picture(opened.content, opened.size, opened.pil)
+    size = (box[2] - box[0], box[3] - box[1])
+    return Picture(f"{opened.content} {box}", size, lambda: opened.pil().crop(box))
 
 
 class _Tally:

@@ -32,7 +32,7 @@ from groundlink.backends.locateanything.shortlist import Rules, Shortlist
 ROWS = 2 * WINDOW  # of a parallel step: tokens to commit, and the window
 SPANS = 512  # a graph reads the cache up to this many slots, or twice as many, and so on
 PIECE = 512  # rows of a prompt that are read at once behind others: their mask grows with both
-FEW_ROWS = 32  # up to here a CPU multiplies faster the other way round
+FEW_ROWS = 48  # up to here a CPU multiplies faster the other way round
 
 _log = logging.getLogger(__name__)
 
@@ -340,6 +340,19 @@ class Decoder:
             told, logits = self._body(shape)
         self._pool = self._pool or graph.pool()
         return _Graph(graph, told, logits)
+
+    @torch.inference_mode()
+    def warm_up(self, capacity: int, settings: Settings, on_progress: Callable[[str, float], None]) -> None:
+        """Make room for sequences of so many tokens, and capture the graphs of one answered with `settings`."""
+        buckets = [SPANS]
+        while buckets[-1] < capacity + ROWS:
+            buckets.append(2 * buckets[-1])
+        self.reserve(buckets[-1])
+        rows, outputs = (1, 1) if settings.mode == "slow" else (ROWS, WINDOW)
+        for number, span in enumerate(buckets if self._graphs_wanted else []):
+            on_progress("capturing graphs", number / len(buckets))
+            shape = Shape(1, rows, outputs, span, span, settings.temperature > 0)
+            self._graphs[shape] = self._capture(shape)
 
     def _accept(self, slot: int, row: list[float], logits: Tensor) -> Accepted:
         sequence = self._sequences[slot]

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
-from PIL import Image
 
 from groundlink.backends.locateanything.preprocessing import Grid, image_tokens
 from groundlink.errors import BadQuery
@@ -109,19 +109,22 @@ def place_examples(question: str, count: int, named: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says: texts and pictures in their order. `role` is `user` or `assistant`."""
+    """What one side says: texts and pictures in their order. `role` is `user` or `assistant`.
+
+    Whatever is no text is a picture; nothing is asked of it here.
+    """
 
     role: str
-    content: Sequence[str | Image.Image]
+    content: Sequence[Any]
 
 
-def build_chat(turns: Sequence[Turn], system: str = SYSTEM) -> tuple[str, list[Image.Image]]:
+def build_chat(turns: Sequence[Turn], system: str = SYSTEM) -> tuple[str, list[Any]]:
     """Return the chat text, pictures as tags `<image-1>`, `<image-2>` …, and the pictures in order of their numbers.
 
     A picture whose tag stands somewhere in the text of its turn appears there, any other where it stands in the turn.
     """
     chat = f"<|im_start|>system\n{system}<|im_end|>\n"
-    images: list[Image.Image] = []
+    images: list[Any] = []
     for turn in turns:
         text = "".join(part for part in turn.content if isinstance(part, str))
         said = ""
@@ -130,10 +133,15 @@ def build_chat(turns: Sequence[Turn], system: str = SYSTEM) -> tuple[str, list[I
                 said += part
                 continue
             images.append(part)
-            tag = f"<image-{len(images)}>"
+            tag = tag_of(len(images) - 1)
             said += tag if tag not in text else ""
         chat += f"<|im_start|>{turn.role}\n{said}<|im_end|>\n"
     return chat + "<|im_start|>assistant\n", images
+
+
+def tag_of(index: int) -> str:
+    """Return the tag that stands for a picture in a chat, counted from 0."""
+    return f"<image-{index + 1}>"
 
 
 def expand_tags(chat: str, grids: Sequence[Grid]) -> tuple[str, list[int]]:

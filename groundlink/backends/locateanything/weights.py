@@ -6,7 +6,7 @@ wrong with a checkpoint is told in one error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,10 @@ class Checkpoint:
     model: LocateAnything
 
 
-def open_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:
-    """Open a checkpoint on a device, in a floating type.
+def open_checkpoint(
+    folder: Path, device: torch.device, dtype: torch.dtype, on_progress: Callable[[float], None] = lambda done: None
+) -> Checkpoint:
+    """Open a checkpoint on a device, in a floating type; `on_progress` is told the share of the tensors that are there.
 
     Raises:
         WeightsNotFound: the folder holds no weights.
@@ -52,7 +54,7 @@ def open_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> C
         with torch.device("meta"):
             model = LocateAnything(config)
         try:
-            _fill(model, files, device, dtype, problems)
+            _fill(model, files, device, dtype, problems, on_progress)
         except torch.OutOfMemoryError as error:
             size = sum(file.stat().st_size for file in files) / 1e9
             raise OutOfMemory(
@@ -91,7 +93,12 @@ def _tensors(path: Path, device: torch.device, dtype: torch.dtype, problems: lis
 
 
 def _fill(
-    model: LocateAnything, files: list[Path], device: torch.device, dtype: torch.dtype, problems: list[str]
+    model: LocateAnything,
+    files: list[Path],
+    device: torch.device,
+    dtype: torch.dtype,
+    problems: list[str],
+    on_progress: Callable[[float], None],
 ) -> None:
     """Give a model without memory the tensors of the files, noting everything that does not fit."""
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -110,6 +117,7 @@ def _fill(
             elif name in filled:
                 twice.append(name)
             filled[name] = tensor
+            on_progress(len(filled) / len(wanted))
     missing = [name for name in wanted if name not in filled]
     for what, names in (
         ("missing", missing),

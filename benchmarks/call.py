@@ -26,11 +26,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.decode import ScriptedDecoder
 from benchmarks.plain import ScriptedPlain, look
 from benchmarks.shapes import SHAPES, Script, answer_blocks, random_checkpoint, step_bytes
 from benchmarks.timing import Row, copy_bandwidth, report, row, wait
 from groundlink.backends.locateanything.config import WINDOW
-from groundlink.backends.locateanything.engine import Engine
+from groundlink.backends.locateanything.engine import Engine, Picture
 from groundlink.backends.locateanything.preprocessing import image_grid, image_tokens, preprocess
 from groundlink.backends.locateanything.prompt import QUESTIONS, SYSTEM, Turn, build_chat, expand_tags
 from groundlink.backends.locateanything.settings import Settings
@@ -61,33 +62,51 @@ class Caller:
         self.checkpoint = checkpoint
         self.model = checkpoint.model
         self.device = checkpoint.model.device
+        self.script = Script(answer_blocks(1, self.model.config.ids), self.device)
         self.engine = Engine(checkpoint)
+        self.engine.decoder = ScriptedDecoder(self.model, self.script)
+        self.engine.warm_up(SETTINGS, lambda doing, fraction: None)
 
-    def told(self, boxes: int) -> Script:
-        """Return the script of an answer with so many boxes."""
-        return Script(answer_blocks(boxes, self.model.config.ids), self.device)
-
-    def ours(self, picture: Image.Image, question: str, boxes: int) -> list[float]:
+    def ours(self, picture: Picture, question: str, boxes: int) -> list[float]:
         """Return milliseconds from picture and question to the first box, the last and the end."""
-        raise NotImplementedError
 
-    def theirs(self, picture: Image.Image, question: str, boxes: int) -> list[float]:
+        def answer() -> Iterator[list[int]]:
+            chat, pictures = build_chat([Turn("user", [picture, question])])
+            figures = self.engine.new_figures()
+            for accepted in self.engine.answer(chat, pictures, SETTINGS, figures, lambda: None):
+                yield accepted.tokens
+
+        return self.marks(answer(), boxes)
+
+    def theirs(self, picture: Picture, question: str, boxes: int) -> list[float]:
         """The same of the published way."""
 
         def answer() -> Iterator[list[int]]:
-            patches, grid = preprocess(picture, self.model.config.patch_limit)
-            images = look(self.model, torch.from_numpy(patches).to(self.device), [grid])
             chat, _ = build_chat([Turn("user", [picture, question])])
+            patches, grid = preprocess(picture.open(), self.model.config.patch_limit)
+            images = look(self.model, torch.from_numpy(patches).to(self.device), [grid])
             text, _ = expand_tags(chat, [grid])
             prompt = torch.tensor([self.checkpoint.tokenizer.encode(text)], device=self.device)
-            plain = ScriptedPlain(self.model, self.told(boxes))
+            plain = ScriptedPlain(self.model, self.script)
             plain.begin(prompt, self.model.embed_prompt(prompt, images), SETTINGS, self.model.config.max_length)
             yield from iter(plain.step, None)
 
         return self.marks(answer(), boxes)
 
+    def theirs_if_it_fits(self, picture: Picture, question: str, boxes: int) -> list[float] | None:
+        """The same, None where memory runs out."""
+        try:
+            return self.theirs(picture, question, boxes)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # behind the handler, which holds on to what was allocated
+        return None
+
     def marks(self, steps: Iterable[Sequence[int]], boxes: int) -> list[float]:
         """Run an answer and note when its first box, its last box and its end came."""
+        self.script.begin(answer_blocks(boxes, self.model.config.ids))
         wait(self.device)
         started = time.perf_counter()
         ends = []
@@ -98,17 +117,18 @@ class Caller:
         return [ends[1], ends[boxes], ends[-1]]
 
 
-def picture(case: Case, number: int) -> Image.Image:
-    """Make a picture that no other number has."""
+def make_picture(case: Case, number: int) -> Picture:
+    """Make a picture that no other case and number has."""
     pixels = np.random.default_rng(number).integers(0, 256, (case.height // 8, case.width // 8, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize((case.width, case.height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).resize((case.width, case.height), Image.Resampling.BILINEAR)
+    return Picture(f"{case} {number}", image.size, lambda: image)
 
 
 def run(
     checkpoint: Checkpoint,
     cases: Sequence[Case],
     turns: int,
-    plain_patches: int = 25600,
+    plain_patches: int = 2 * 25600,
     until: float = float("inf"),
 ) -> tuple[list[Row], dict[str, Any]]:
     """Return the rows and what they were taken with; `until` is when to stop, by `time.monotonic`.
@@ -127,31 +147,29 @@ def run(
         for turn in range(turns + 1):
             if time.monotonic() > until:
                 break
-            seen = picture(case, turn)
+            picture = make_picture(case, turn)
             measured = {
-                "first": caller.ours(seen, FIRST, case.boxes),
-                "second": caller.ours(seen, SECOND, case.boxes),
+                "first": caller.ours(picture, FIRST, case.boxes),
+                "second": caller.ours(picture, SECOND, case.boxes),
             }
-            if with_plain:
-                try:
-                    measured["plain"] = caller.theirs(seen, FIRST, case.boxes)
-                except (torch.OutOfMemoryError, RuntimeError) as error:
-                    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                        raise
-                    with_plain = False
-                    left_out.append(f"{name}: the published way ran out of memory")
+            plain = caller.theirs_if_it_fits(picture, FIRST, case.boxes) if with_plain else None
+            if with_plain and plain is None:
+                with_plain = False
+                left_out.append(f"{name}: the published way ran out of memory")
+            if plain is not None:
+                measured["plain"] = plain
             for key, value in measured.items():
                 times[key] += [value] * (turn > 0)  # the first turn warms up
         if not times["first"]:
             left_out.append(name)
             continue
-        plain = list(zip(*times["plain"])) if len(times["plain"]) == len(times["first"]) else None
+        plain_ms = list(zip(*times["plain"])) if with_plain else [None] * len(MARKS)
         for key in ("first", "second"):
             for i, (mark, ours) in enumerate(zip(MARKS, zip(*times[key]))):
                 steps = (2, case.boxes + 1, case.boxes + 2)[i]
                 floor = _floor(caller, image_tokens(grid), steps, key == "first") / bandwidth * 1000
                 label = f"{name}: {key} question, {mark}"
-                each = row(label, ours, plain and plain[i], floor, **case._asdict(), question=key, mark=mark)
+                each = row(label, ours, plain_ms[i], floor, **case._asdict(), question=key, mark=mark)
                 if mark == MARKS[-1]:
                     each["boxes_per_s"] = round(1000 * case.boxes / each["median_ms"], 1)
                 rows.append(each)
@@ -181,7 +199,7 @@ def main() -> None:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     turns = options.turns or (5 if on_gpu else 2)
     # On a CPU the mask of the largest picture would take more memory than many have.
-    plain_patches = 0 if options.no_plain else 25600 * 2 if on_gpu else 12000
+    plain_patches = 0 if options.no_plain else 2 * 25600 if on_gpu else 12000
     with torch.inference_mode():
         checkpoint = random_checkpoint(shape, device, dtype, TEXTS)
         rows, facts = run(checkpoint, QUICK if options.quick else CASES, turns, plain_patches)

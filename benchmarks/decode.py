@@ -42,7 +42,7 @@ NOTE = "Random weights; the contents of blocks are scripted: one box a step."
 class ScriptedDecoder(Decoder):
     """The engine's decoder with a script: the weights do their work, the script says what comes of it."""
 
-    def __init__(self, model: LocateAnything, script: Script, batch: int, capacity: int) -> None:
+    def __init__(self, model: LocateAnything, script: Script, batch: int = 1, capacity: int = 1024) -> None:
         self.script = script
         super().__init__(model, batch, capacity)
 
@@ -78,7 +78,6 @@ def run(
     left_out: list[str] = []
     for prefix in prefixes:
         prompt, embedded = random_prompt(model, prefix)
-        # Steps lengthen the prompt: half of them stand before it has the length that is asked for.
         capacity = prefix + WINDOW * (WARM_UP + turns + 2) + 2 * WINDOW
         plain = ScriptedPlain(model, script)
         if 1 in batches and time.monotonic() < until:
@@ -122,9 +121,9 @@ def _prefill(
         plain.step()
 
     fill(decoder, 0, prompt, embedded)
-    times = in_turn([ours, theirs], turns, model.device, 1)
+    mine, plain_ms = in_turn([ours, theirs], turns, model.device, 1)
     prefix = prompt.shape[1]
-    return row(f"prefill and first step, prefix {prefix}", *times, None, batch=1, prefix=prefix)
+    return row(f"prefill and first step, prefix {prefix}", mine, plain_ms, None, batch=1, prefix=prefix)
 
 
 def main() -> None:

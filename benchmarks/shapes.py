@@ -156,12 +156,12 @@ class Script:
     """
 
     def __init__(self, blocks: Sequence[Sequence[int]], device: torch.device) -> None:
-        self._blocks = torch.tensor(blocks, device=device)
-        self._now = self._blocks[0].clone()
-        self._turn = 0
+        self._now = torch.zeros(WINDOW, dtype=torch.long, device=device)
+        self.begin(blocks)
 
-    def restart(self) -> None:
-        """Begin again with the first block."""
+    def begin(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Go to the start of an answer."""
+        self._blocks = torch.tensor(blocks, device=self._now.device)
         self._turn = 0
 
     def turn_page(self) -> None:

@@ -1,9 +1,5 @@
 """The yardstick of the benchmarks answers what the golden data say, so that it is no strawman and no other model."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +10,6 @@ from benchmarks.shapes import Script, answer_blocks, box_block, random_model, ra
 from groundlink.backends.locateanything.settings import Settings
 from tests.locateanything import golden_data as golden
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "plain.py"
 RUNS = [run for run in golden.read("g2/generate.json.gz") if run["robust"] and run["top_p"] is not None]
 
 
@@ -64,14 +59,3 @@ def test_a_script_is_followed():
     assert label == blocks[0][:3]
     assert boxes == [box_block(ids)] * 2
     assert end == [ids.end]
-
-
-def test_it_runs_by_itself():
-    command = [sys.executable, str(FILE), "--quick", "--device", "cpu", "--turns", "2", "--prefix", "64"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["device"]
-    assert result["settings"]["shape"] == "small"
-    for row in result["rows"]:
-        assert row["median_ms"] > 0
-        assert {"spread", "floor_ms", "ratio_to_plain"} <= row.keys()

@@ -56,6 +56,8 @@ from groundlink.query import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from groundlink.backend import Backend, BackendInfo, Context, Outcome, backend_names
     from groundlink.detections import Detection, Detections, Found, from_coco, to_coco
     from groundlink.image import ImageLike, OpenedImage
@@ -151,20 +153,31 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def load(backend: str | None = None, *, max_pixels: int | None = None, **settings: Any) -> Locator:
+def load(
+    backend: str | None = None,
+    *,
+    max_pixels: int | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+    **settings: Any,
+) -> Locator:
     """Load a backend by name and return its locator.
 
     Args:
         backend: one of `backend_names()`; None takes the name in the environment variable `GROUNDLINK_BACKEND`,
             else LocateAnything where a CUDA device and its weights are at hand, else the embedded default.
         max_pixels: images with more pixels are refused; 64 million if not given.
+        on_progress: told what is being done and how much of it is done, in 0…1: while a backend that takes time loads,
+            and while questions are answered. It is called from the thread that works.
         settings: the backend's own settings, described with its class.
 
     Raises:
         BackendUnavailable: there is no such backend, it cannot run here, or it does not know a setting.
         WeightsNotFound, WeightsInvalid: the model's files are missing or unfit.
     """
+    import inspect
+
     from groundlink.backend import backend_class
+    from groundlink.image import MAX_PIXELS
     from groundlink.locator import Locator
 
     if backend is not None:
@@ -177,12 +190,14 @@ def load(backend: str | None = None, *, max_pixels: int | None = None, **setting
     problem = chosen.problem()
     if problem is not None:
         raise BackendUnavailable(f"the backend {backend!r} cannot run here: {problem}")
+    if on_progress is not None and "on_progress" in inspect.signature(chosen).parameters:
+        settings["on_progress"] = on_progress
     try:
         made = chosen(**settings)
     except TypeError as error:
         raise BackendUnavailable(f"the backend {backend!r} does not take these settings: {error}") from error
     _log.info("backend %s (%s); weights: %s", backend, why, chosen.info.license)
-    return Locator(made) if max_pixels is None else Locator(made, max_pixels=max_pixels)
+    return Locator(made, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels, on_progress=on_progress)
 
 
 def _choose(settings: dict[str, Any]) -> tuple[str, str]:

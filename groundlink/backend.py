@@ -114,8 +114,9 @@ class Backend(Protocol):
     """A model that answers queries.
 
     The constructor takes the settings of `groundlink.load` as keyword arguments and may raise `BackendUnavailable`,
-    `WeightsNotFound` or `WeightsInvalid`. Importing its module should be cheap: what is heavy is imported in the
-    constructor.
+    `WeightsNotFound` or `WeightsInvalid`. If loading takes time it may take `on_progress` as well, a function that is
+    told what is being done and how much of it is done, in 0…1. Importing its module should be cheap: what is heavy is
+    imported in the constructor.
     """
 
     info: ClassVar[BackendInfo]

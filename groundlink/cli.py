@@ -182,8 +182,7 @@ def locate(
     codes = []
     with _Progress() as progress:
         progress.show(f"loading {backend or 'the backend'}", 0.0)
-        with groundlink.load(backend, **settings) as locator:
-            locator.on_progress = progress.show
+        with groundlink.load(backend, on_progress=progress.show, **settings) as locator:
             for number, (name, picture) in enumerate(pictures):
                 progress.title(f"{number + 1}/{len(pictures)} " if len(pictures) > 1 else "")
                 target = targets.get(name)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import groundlink
+from groundlink.backends.locateanything import engine, preprocessing
 from groundlink.backends.locateanything.backend import LocateAnythingBackend
 from groundlink.backends.locateanything.engine import choose_device, choose_dtype
 from groundlink.backends.locateanything.generate import Accepted
@@ -33,6 +34,11 @@ from groundlink.locator import Locator
 from tests.locateanything import samples
 
 IMAGE = samples.IMAGES / "fit0.png"
+
+
+def unseen():
+    """A picture that no test has asked about, so that nothing is kept of it."""
+    return np.random.default_rng().integers(0, 256, (56, 84, 3), dtype=np.uint8)
 
 
 def load(**settings):
@@ -142,14 +148,13 @@ def test_detections_come_while_the_answer_is_decoded(locator):
 
 def test_a_stream_that_is_closed_stops_the_model(locator):
     asked = []
-    engine = locator.backend._engine
-    step = type(engine.model).step
+    decoder = locator.backend._engine.decoder
 
-    def counted(*args, **kwargs):
-        asked.append(args)
-        return step(engine.model, *args, **kwargs)
+    def counted():
+        asked.append(1)
+        return type(decoder).step(decoder)
 
-    engine.model.step = counted
+    decoder.step = counted
     try:
         stream = locator.stream(IMAGE, groundlink.detect("car"))
         next(stream)
@@ -159,7 +164,7 @@ def test_a_stream_that_is_closed_stops_the_model(locator):
         locator.locate(samples.IMAGES / "fit2.png", "dog", deadline=60)  # waits for the worker
         assert len(asked) < 40
     finally:
-        del engine.model.step
+        del decoder.step
 
 
 def test_asyncio(slow):
@@ -170,9 +175,10 @@ def test_asyncio(slow):
 
 
 def test_figures(locator):
-    answer = locator.locate(IMAGE, groundlink.detect("car"))
+    with load() as fresh:
+        answer = fresh.locate(IMAGE, groundlink.detect("car"))
     figures = answer.timings_ms
-    for stage in ("preprocess", "vision", "prefill", "decode"):
+    for stage in ("preprocess", "vision", "image_prefill", "prefill", "decode"):
         assert 0 < figures[stage] < figures["total"]
     tokens = samples.checkpoint().tokenizer.encode(answer.raw[0])
     assert figures["tokens"] == len(tokens)
@@ -339,11 +345,19 @@ def test_several_where_one_was_asked_for_is_ambiguous(locator, monkeypatch):
     assert locator.locate(IMAGE, groundlink.gui("Save")).status == "ambiguous"
 
 
-def test_an_example_is_cut_from_the_image_itself(locator, monkeypatch):
+def looks(monkeypatch):
+    """Keep the pictures that are prepared for the vision tower."""
     looked_at = []
-    engine = locator.backend._engine
-    look = engine.look
-    monkeypatch.setattr(engine, "look", lambda pictures, figures: looked_at.extend(pictures) or look(pictures, figures))
+    prepare = preprocessing.preprocess
+    monkeypatch.setattr(
+        engine, "preprocess", lambda picture, limit: looked_at.append(picture) or prepare(picture, limit)
+    )
+    return looked_at
+
+
+def test_an_example_is_cut_from_the_image_itself(monkeypatch):
+    locator = load()
+    looked_at = looks(monkeypatch)
     locator.locate(IMAGE, groundlink.example(box=(100, 200, 700, 900), box_format="normalized_1000"))
     whole, cut = looked_at
     width, height = whole.size
@@ -367,11 +381,9 @@ def test_examples_that_show_nothing_are_refused(locator, query, error, told):
         locator.locate(IMAGE, query)
 
 
-def test_an_example_is_a_file_or_a_part_of_one(locator, monkeypatch):
-    looked_at = []
-    engine = locator.backend._engine
-    look = engine.look
-    monkeypatch.setattr(engine, "look", lambda pictures, figures: looked_at.extend(pictures) or look(pictures, figures))
+def test_an_example_is_a_file_or_a_part_of_one(monkeypatch):
+    locator = load(cache_bytes=0)
+    looked_at = looks(monkeypatch)
     other = samples.IMAGES / "extra1.png"
     with Image.open(other) as stored:
         whole = stored.convert("RGB")
@@ -410,7 +422,7 @@ def test_memory_that_runs_out_is_told(locator, monkeypatch):
 
     monkeypatch.setattr(locator.backend._engine.model, "encode_images", full)
     with pytest.raises(OutOfMemory, match="smaller"):
-        locator.locate(IMAGE, "car")
+        locator.locate(unseen(), "car")
 
 
 def test_another_fault_is_not_taken_for_memory(locator, monkeypatch):
@@ -419,7 +431,7 @@ def test_another_fault_is_not_taken_for_memory(locator, monkeypatch):
 
     monkeypatch.setattr(locator.backend._engine.model, "encode_images", broken)
     with pytest.raises(groundlink.GroundlinkError, match="shapes differ"):
-        locator.locate(IMAGE, "car")
+        locator.locate(unseen(), "car")
 
 
 @pytest.mark.parametrize(

@@ -131,16 +131,18 @@ class Decoder:
         model: whose weights are used; they are laid out anew, and shared with it.
         batch: sequences at once.
         capacity: tokens of each, answer included.
-        graphs: whether steps are captured as CUDA graphs; None: wherever there is CUDA.
+        fixed: whether steps have few fixed shapes, as CUDA graphs need, or just the rows that are wanted; None: where
+            there is CUDA.
     """
 
     def __init__(
-        self, model: LocateAnything, batch: int = 1, capacity: int = 1024, *, graphs: bool | None = None
+        self, model: LocateAnything, batch: int = 1, capacity: int = 1024, *, fixed: bool | None = None
     ) -> None:
         self.config = model.config
         self.device = model.device
         self.batch = batch
-        self._graphs_wanted = self.device.type == "cuda" if graphs is None else graphs
+        self._on_cuda = self.device.type == "cuda"
+        self._fixed = self._on_cuda if fixed is None else fixed
         self._graphs: dict[Shape, _Graph] = {}
         self._pool: Any = None  # of memory, shared by all graphs
         self._embedding = model.language_model.model.embed_tokens.weight
@@ -293,18 +295,17 @@ class Decoder:
         window = any(sequence.parallel for sequence in sequences)
         batch, rows = running[-1] + 1, max(sequence.pending for sequence in sequences) + window * WINDOW
         drawing = any(sequence.settings.temperature > 0 for sequence in sequences)
-        if self._graphs_wanted:  # few shapes, so that few graphs are needed
+        if self._fixed:  # few shapes, so that few graphs are needed
             slow = all(sequence.settings.mode == "slow" for sequence in sequences)
             window, rows = not slow, 1 if slow else ROWS
             batch = min(self.batch, 1 << (batch - 1).bit_length())
         span = max(sequence.length - sequence.pending for sequence in sequences) + rows
         history = max(sequence.length for sequence in sequences)
-        if self._graphs_wanted:
-            while (bucket := SPANS << max(0, (span - 1) // SPANS).bit_length()) > self.capacity:
-                self.reserve(bucket)
-            span = history = bucket
+        if self._fixed:
+            span = history = SPANS << ((span - 1) // SPANS).bit_length()
+            self.reserve(span)
         elif span > self.capacity:
-            self.reserve(span + self.capacity // 2)
+            self.reserve(span + self.capacity // 2)  # and not a little more each time
         return Shape(batch, rows, WINDOW if window else 1, span, history, drawing)
 
     def _draw_numbers(self, running: list[int]) -> None:
@@ -315,7 +316,7 @@ class Decoder:
                 self._state.uniform[slot] = torch.rand(WINDOW, generator=sequence.numbers).to(self.device)
 
     def _run(self, shape: Shape) -> tuple[Tensor, Tensor]:
-        if not self._graphs_wanted:
+        if not self._on_cuda:
             return self._body(shape)
         captured = self._graphs.get(shape)
         if captured is None:
@@ -349,7 +350,7 @@ class Decoder:
             buckets.append(2 * buckets[-1])
         self.reserve(buckets[-1])
         rows, outputs = (1, 1) if settings.mode == "slow" else (ROWS, WINDOW)
-        for number, span in enumerate(buckets if self._graphs_wanted else []):
+        for number, span in enumerate(buckets if self._on_cuda else []):
             on_progress("capturing graphs", number / len(buckets))
             shape = Shape(1, rows, outputs, span, span, settings.temperature > 0)
             self._graphs[shape] = self._capture(shape)

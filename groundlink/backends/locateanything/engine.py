@@ -24,6 +24,7 @@ from groundlink.backends.locateanything.kept import CACHE_BYTES, Kept
 from groundlink.backends.locateanything.preprocessing import Grid, image_grid, image_tokens, preprocess
 from groundlink.backends.locateanything.prompt import expand_tags, tag_of
 from groundlink.backends.locateanything.settings import Settings
+from groundlink.backends.locateanything.vision import normalise
 from groundlink.backends.locateanything.weights import Checkpoint, open_checkpoint
 from groundlink.errors import BackendUnavailable, BadQuery, OutOfMemory
 
@@ -241,8 +242,8 @@ class Engine:
                 self.kept.put(("rows", key), part)
         return [found for picture in pictures if (found := rows[picture.key]) is not None]
 
-    def _encode(self, patches: NDArray[np.float32], grids: list[Grid]) -> list[Tensor]:
-        rows = self.model.encode_images(torch.from_numpy(patches).to(self.model.device), grids)
+    def _encode(self, patches: NDArray[np.uint8], grids: list[Grid]) -> list[Tensor]:
+        rows = self.model.encode_images(normalise(torch.from_numpy(patches).to(self.model.device)), grids)
         # Each on its own, or keeping one would keep all.
         return [part.clone() for part in torch.split(rows, [image_tokens(grid) for grid in grids])]
 

@@ -84,7 +84,8 @@ class Caller:
         def answer() -> Iterator[list[int]]:
             chat, _ = build_chat([Turn("user", [picture, question])])
             patches, grid = preprocess(picture.open(), self.model.config.patch_limit)
-            images = look(self.model, torch.from_numpy(patches).to(self.device), [grid])
+            pixels = torch.from_numpy((patches.astype(np.float32) / 255 - 0.5) / 0.5)
+            images = look(self.model, pixels.to(self.device), [grid])
             text, _ = expand_tags(chat, [grid])
             prompt = torch.tensor([self.checkpoint.tokenizer.encode(text)], device=self.device)
             plain = ScriptedPlain(self.model, self.script)

@@ -1,30 +1,39 @@
-"""LocateAnything against its golden data on a GPU: exact in float32, near in bfloat16.
+"""LocateAnything on a GPU: first that it is right, by its golden data, then how fast it is. Ends within ten minutes.
 
     python benchmarks/gpu.py            # needs CUDA, torch >= 2.11, numpy, Pillow, tokenizers, safetensors
 
 In float32 (TF32 off) tensors must be within the golden tolerances, and all robust generations equal token for token,
-but for those whose first difference falls on a step with a top-2 gap below 1e-3. In bfloat16 answers drift apart
-after a while, so boxes are judged by their distance. Prints a table, and one JSON object on the last line; exits with
-1 where anything fails. `--device cpu` checks the benchmark itself.
+but for those whose first difference falls on a step with a top-2 gap below 1e-3: by the loop that is the oracle, and
+by the engine's decoder, one sequence alone and several at once. A step captured as a graph must give what it gives
+without. In bfloat16 answers drift apart after a while, so boxes are judged by their distance.
+
+Then come the other benchmarks at the size of the 3B model, as long as there is time. Prints tables, and one JSON
+object on the last line, which is also written to `benchmarks/results/`, in a file of the device's name. Exits with 1
+where a check fails; a target that is missed is only told. `--device cpu` checks the benchmark itself, with a small
+shape.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import re
 import statistics
 import sys
 import time
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks import call, decode, memory
+from benchmarks.shapes import random_checkpoint
+from benchmarks.timing import Row, device_name, print_rows
 from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, read_block
-from groundlink.backends.locateanything.generate import generate, step_rows
+from groundlink.backends.locateanything.decoder import Decoder, Shape
+from groundlink.backends.locateanything.generate import Accepted, generate, step_rows
 from groundlink.backends.locateanything.parse import scan
 from groundlink.backends.locateanything.sampling import probabilities
 from tests.locateanything import golden_data as golden
@@ -32,8 +41,8 @@ from tests.locateanything import golden_data as golden
 GAP = 1e-3  # a step whose two best logits are nearer than this may go either way on another device
 NEAR = 50  # thousandths of a side within which a coordinate of a box is the same one in bfloat16
 ENOUGH = 0.9  # share of the boxes that must be near in bfloat16
-
-Row = dict[str, Any]
+MINUTES = 9.0
+RESULTS = Path(__file__).parent / "results"
 
 
 def excess(got: torch.Tensor, wanted: torch.Tensor, atol: float) -> float:
@@ -99,26 +108,104 @@ def answer(run: Row, device: str, dtype: torch.dtype) -> list[list[int]]:
     return [accepted.tokens for accepted in decoded]
 
 
+def robust_runs() -> list[Row]:
+    """Return the generations that every device must repeat."""
+    return [run for run in golden.read("g2/generate.json.gz") if run["robust"]]
+
+
+def judge(name: str, runs: list[Row], answers: list[list[list[int]]]) -> Row:
+    """Hold answers against the golden ones; a near tie may go either way."""
+    equal, close_calls, wrong = 0, 0, []
+    for run, got in zip(runs, answers, strict=True):
+        wanted = [step["tokens"] for step in run["steps"]]
+        if got == wanted:
+            equal += 1
+            continue
+        first = next((i for i, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), 0)
+        if run["steps"][first]["min_top2_gap"] < GAP:
+            close_calls += 1
+        else:
+            wrong.append(f"{run['ckpt']}.{run['case']} {run['mode']} step {first}")
+    return {"check": name, "value": f"{equal} equal, {close_calls} near ties", "limit": f"{len(wrong)} wrong",
+            "passed": not wrong and equal > close_calls, "wrong": wrong}  # fmt: skip
+
+
 def check_generations(device: str) -> list[Row]:
-    """Decode all robust runs in float32, token for token."""
-    runs = [run for run in golden.read("g2/generate.json.gz") if run["robust"]]
+    """Decode all robust runs in float32, token for token, by the oracle."""
     rows = []
     for mode in ("fast", "slow", "hybrid"):
-        equal, close_calls, wrong = 0, 0, []
-        for run in (run for run in runs if run["mode"] == mode):
-            got, wanted = answer(run, device, torch.float32), [step["tokens"] for step in run["steps"]]
-            if got == wanted:
-                equal += 1
-                continue
-            first = next((i for i, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), 0)
-            if run["steps"][first]["min_top2_gap"] < GAP:
-                close_calls += 1
-            else:
-                wrong.append(f"{run['ckpt']}.{run['case']} step {first}")
-        row = {"check": f"fp32 generations, {mode}", "value": f"{equal} equal, {close_calls} near ties",
-               "limit": f"{len(wrong)} wrong", "passed": not wrong and equal > close_calls, "wrong": wrong}  # fmt: skip
-        rows.append(row)
+        runs = [run for run in robust_runs() if run["mode"] == mode]
+        rows.append(judge(f"fp32 generations, {mode}", runs, [answer(run, device, torch.float32) for run in runs]))
     return rows
+
+
+@cache
+def prompt_rows(name: str, case: str, device: str) -> tuple[list[int], torch.Tensor]:
+    """Return the prompt of a case and its embedded tokens `[G, D]`, in float32."""
+    prompt, _, proj = features(name, case, device, torch.float32)
+    return prompt[0].tolist(), golden.checkpoint(name, device, torch.float32).model.embed_prompt(prompt, proj)[0]
+
+
+def decode_all(decoder: Decoder, runs: list[Row], device: str) -> list[list[Accepted]]:
+    """Answer runs of one checkpoint; a sequence that ends makes room for the next one, while the others go on."""
+    answers: list[list[Accepted]] = [[] for _ in runs]
+    waiting = list(enumerate(runs))
+    slots: list[int | None] = [None] * decoder.batch
+    while waiting or any(number is not None for number in slots):
+        for slot, number in enumerate(slots):
+            if number is None and waiting:
+                slots[slot], run = waiting.pop(0)
+                prompt, rows = prompt_rows(run["ckpt"], run["case"], device)
+                decoder.prefill(slot, rows[:-1])
+                decoder.begin(slot, prompt, golden.settings(run), decoder.config.max_length)
+        for slot, accepted in enumerate(decoder.step()):
+            number = slots[slot]
+            if number is not None and accepted is not None:
+                answers[number].append(accepted)
+            if number is not None and (accepted is None or accepted.finish is not None):
+                slots[slot] = None
+    return answers
+
+
+def check_decoder(device: str) -> list[Row]:
+    """Decode all robust runs in float32 by the engine's decoder: alone, and several at once in all modes."""
+    rows = []
+    for batch in (1, 4):
+        runs, answers = [], []
+        for name in golden.CHECKPOINTS:
+            some = [run for run in robust_runs() if run["ckpt"] == name]
+            decoder = Decoder(golden.checkpoint(name, device, torch.float32).model, batch)
+            runs += some
+            answers += [[accepted.tokens for accepted in each] for each in decode_all(decoder, some, device)]
+        rows.append(judge(f"fp32 decoder, {batch} at once", runs, answers))
+    return rows
+
+
+class EagerDecoder(Decoder):
+    """The decoder whose steps are never captured."""
+
+    def _run(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._body(shape)
+
+
+def check_graphs(device: str) -> list[Row]:
+    """Decode some runs with steps captured as graphs and with steps that are not; both must say the same."""
+    if not device.startswith("cuda"):
+        return []
+    runs = [run for run in robust_runs() if run["ckpt"] == golden.CHECKPOINTS[0]][::2]
+    model = golden.checkpoint(golden.CHECKPOINTS[0], device, torch.float32).model
+    graphs, eager = (decode_all(kind(model, 2), runs, device) for kind in (Decoder, EagerDecoder))
+    wrong, apart = [], 0.0
+    for run, *both in zip(runs, graphs, eager, strict=True):
+        told = [[(step.tokens, step.kind, step.block, step.finish) for step in steps] for steps in both]
+        if told[0] != told[1]:
+            wrong.append(f"{run['ckpt']}.{run['case']} {run['mode']}")
+            continue
+        for one, other in zip(*both, strict=True):
+            apart = max([apart, *(abs(a - b) for a, b in zip(one.log_probs, other.log_probs, strict=True))])
+    equal = f"{len(runs) - len(wrong)} of {len(runs)} equal, {apart:.1e} apart"
+    return [{"check": "graphs and no graphs", "value": equal,
+             "limit": f"{len(wrong)} wrong, 1e-3", "passed": not wrong and apart < 1e-3, "wrong": wrong}]  # fmt: skip
 
 
 def check_blocks(device: str) -> list[Row]:
@@ -170,33 +257,99 @@ def check_bfloat16(device: str) -> list[Row]:
     return [{**row, "passed": near >= ENOUGH, "value": value}]
 
 
+def run_checks(device: str) -> list[Row]:
+    """Return what is right and what is not."""
+    rows: list[Row] = []
+    for check in (check_tensors, check_generations, check_blocks, check_decoder, check_graphs, check_bfloat16):
+        rows += check(device)
+    return rows
+
+
+def run_timings(device: torch.device, until: float) -> Row:
+    """Return settings and rows of each benchmark, of the 3B model, or of a small one on a CPU."""
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    shape = "3B" if on_gpu else "small"
+    settings = {"shape": shape, "dtype": str(dtype).removeprefix("torch.")}
+    checkpoint = random_checkpoint(shape, device, dtype, call.TEXTS)
+    # The lengths that are judged come first, in case that time runs out.
+    batches, prefixes = ([1, 16, 2, 4, 8], [2048, 512, 8192]) if on_gpu else ([1, 2], [64])
+    halfway = (time.monotonic() + until) / 2
+    rows, facts = decode.run(checkpoint.model, batches, prefixes, 40 if on_gpu else 3, until=halfway)
+    steps = {"settings": {**settings, **facts}, "rows": rows}
+    print("\nsteps,", steps["settings"])
+    print_rows(rows)
+    rows, facts = call.run(checkpoint, call.CASES if on_gpu else call.QUICK, 5 if on_gpu else 1, until=until)
+    calls = {"settings": {**settings, **facts}, "rows": rows}
+    print("\nwhole calls,", calls["settings"])
+    print_rows(rows)
+    stages = memory.run(memory.small_model(152_681, device), 160 if on_gpu else 16, None, device)
+    return {"decode": steps, "call": calls, "memory": {"settings": {"shape": "small"}, "rows": stages}}
+
+
+def hold_targets(timings: Row) -> list[Row]:
+    """Hold what was measured against what was asked for, as far as it was measured."""
+    steps = {(row["batch"], row["prefix"]): row for row in timings["decode"]["rows"] if "boxes_per_s" in row}
+    calls = {(row["width"], row["boxes"], row["question"], row["mark"]): row for row in timings["call"]["rows"]}
+    whole = call.MARKS[-1]
+    step, many = steps.get((1, 2048)), steps.get((16, 2048))
+    small = calls.get((640, 7, "first", whole))
+    first, second = (calls.get((1920, 1, question, whole)) for question in ("first", "second"))
+    targets = []
+    if step:
+        targets.append(("step ÷ floor, batch 1, prefix 2048", step["ratio_to_floor"], "at most", 1.4))
+    if step and many:
+        targets.append(("boxes/s, batch 16 ÷ batch 1", many["boxes_per_s"] / step["boxes_per_s"], "at least", 8))
+    if small:
+        targets.append(("640×480 with 7 boxes, ms", small["median_ms"], "at most", 55))
+    if first and second:
+        share = second["median_ms"] / first["median_ms"]
+        targets.append(("1920×1080, one box, second ÷ first", share, "at most", 0.25))
+    return [{"target": name, "value": round(value, 2), "limit": f"{sense} {limit}",
+             "met": value <= limit if sense == "at most" else value >= limit}
+            for name, value, sense, limit in targets]  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    device = parser.parse_args().device
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="after so many, nothing new is timed")
+    parser.add_argument("--output", type=Path, help="folder for the results, in place of benchmarks/results on a GPU")
+    options = parser.parse_args()
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA device: this benchmark checks the model on a GPU; run it on one", file=sys.stderr)
         return 2
+    until = time.monotonic() + 60 * options.minutes
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    on_gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine()
+    device = torch.device(options.device)
+    name = device_name(device)
 
-    rows: list[Row] = []
     started = time.perf_counter()
     with torch.inference_mode():
-        for check in (check_tensors, check_generations, check_blocks, check_bfloat16):
-            rows += check(device)
-    seconds = time.perf_counter() - started
-
-    print(f"{name}, torch {torch.__version__}, golden data of {golden.FOLDER.name}, {seconds:.0f} s")
-    for row in rows:
-        print(f"{'ok  ' if row['passed'] else 'FAIL'}  {row['check']:40}{row['value']!s:36}{row['limit']}")
-        for what in row.get("wrong", [])[:10]:
-            print(f"        {what}")
-    passed = all(row["passed"] for row in rows)
-    print(json.dumps({"device": name, "torch": torch.__version__, "seconds": round(seconds, 1), "passed": passed,
-                      "rows": rows}))  # fmt: skip
+        rows = run_checks(options.device)
+        seconds = time.perf_counter() - started
+        print(f"{name}, torch {torch.__version__}, golden data of {golden.FOLDER.name}, checks in {seconds:.0f} s")
+        for row in rows:
+            print(f"{'ok  ' if row['passed'] else 'FAIL'}  {row['check']:40}{row['value']!s:36}{row['limit']}")
+            for what in row.get("wrong", [])[:10]:
+                print(f"        {what}")
+        passed = all(row["passed"] for row in rows)
+        # What is wrong is not worth timing.
+        timings = run_timings(device, until) if passed else {}
+    targets = hold_targets(timings) if passed and device.type == "cuda" else []
+    for target in targets:
+        print(f"{'met   ' if target['met'] else 'MISSED'}  {target['target']:40}{target['value']:<10}{target['limit']}")
+    settings = {"torch": torch.__version__, "golden": golden.FOLDER.name, "minutes": options.minutes}
+    result = {"device": name, "settings": settings, "seconds": round(time.perf_counter() - started, 1),
+              "passed": passed, "rows": rows, "timings": timings, "targets": targets}  # fmt: skip
+    folder = options.output or (RESULTS if device.type == "cuda" else None)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".json")
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {file}")
+    print(json.dumps(result))
     return 0 if passed else 1
 
 

@@ -1,4 +1,4 @@
-"""The memory benchmark, at a quarter of its size: it passes, and it would notice."""
+"""The benchmarks, far below their size: memory passes and would notice, the others run and say what they must."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.timing import lower_quartile, row, spread
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
@@ -54,3 +56,28 @@ def test_the_gpu_benchmark_says_so_where_there_is_no_gpu():
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2
     assert "no CUDA device" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["plain", "decode", "call"])
+def test_the_timings_have_their_fields(name):
+    command = [sys.executable, str(BENCHMARK.with_name(f"{name}.py")), "--quick", "--device", "cpu", "--turns", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert "1 threads" in result["device"]
+    assert result["settings"]["shape"] == "small"
+    assert result["rows"]
+    for each in result["rows"]:
+        assert each["median_ms"] > 0
+        assert each["spread"] >= 0
+        assert each["floor_ms"] is None or 0 < each["floor_ms"] < each["median_ms"]
+        assert (each["ratio_to_plain"] is None) == (name == "plain")
+
+
+def test_spread_and_quartile():
+    times = [100.0, 10.0, 14.0, 12.0, 11.0]
+    assert lower_quartile(times) == 11
+    assert spread(times) == pytest.approx(3 / 12)
+    assert spread([5.0]) == 0
+    made = row("steps", times, [2 * time for time in times], 6.0)
+    assert (made["median_ms"], made["ratio_to_floor"], made["ratio_to_plain"]) == (12, 2, 2)

@@ -58,7 +58,7 @@ def test_the_gpu_benchmark_says_so_where_there_is_no_gpu():
     assert "no CUDA device" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["plain", "decode", "call"])
+@pytest.mark.parametrize("name", ["plain", "decode", "call", "changes"])
 def test_the_timings_have_their_fields(name):
     command = [sys.executable, str(BENCHMARK.with_name(f"{name}.py")), "--quick", "--device", "cpu", "--turns", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -186,7 +186,9 @@ def _floor(caller: Caller, tokens: int, steps: int, looks: bool) -> int:
     model = caller.model
     towers = (model.vision_model, model.mlp1)
     seen = sum(weight.numel() * weight.element_size() for tower in towers for weight in tower.parameters())
-    return seen * looks + step_bytes(model, 1, 0) + steps * step_bytes(model, 1, tokens + WINDOW * steps // 2)
+    head = model.language_model.packed().head  # which a prefill does not read
+    prefill = step_bytes(model, 1, 0) - head.numel() * head.element_size()
+    return seen * looks + prefill + steps * step_bytes(model, 1, tokens + WINDOW * steps // 2)
 
 
 def main() -> None:

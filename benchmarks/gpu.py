@@ -29,13 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks import call, decode, memory
-from benchmarks.shapes import random_checkpoint
+from benchmarks.shapes import random_checkpoint, random_model, random_prompt
 from benchmarks.timing import Row, device_name, print_rows
 from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, read_block
-from groundlink.backends.locateanything.decoder import Decoder, Shape
+from groundlink.backends.locateanything.config import WINDOW
+from groundlink.backends.locateanything.decoder import ROWS, Decoder, Shape
 from groundlink.backends.locateanything.generate import Accepted, generate, step_rows
 from groundlink.backends.locateanything.parse import scan
 from groundlink.backends.locateanything.sampling import probabilities
+from groundlink.backends.locateanything.settings import Settings
 from tests.locateanything import golden_data as golden
 
 GAP = 1e-3  # a step whose two best logits are nearer than this may go either way on another device
@@ -88,11 +90,11 @@ def check_tensors(device: str) -> list[Row]:
             for kind, value in worst.items()]  # fmt: skip
 
 
-def answer(run: Row, device: str, dtype: torch.dtype) -> list[list[int]]:
-    """Decode a run of the golden data; return the tokens of each step."""
-    checkpoint = golden.checkpoint(run["ckpt"], device, dtype)
+def answer(run: Row, device: str) -> list[list[int]]:
+    """Decode a run of the golden data in float32, by the oracle; return the tokens of each step."""
+    checkpoint = golden.checkpoint(run["ckpt"], device, torch.float32)
     model = checkpoint.model
-    prompt, _, proj = features(run["ckpt"], run["case"], device, dtype)
+    prompt, _, proj = features(run["ckpt"], run["case"], device, torch.float32)
     cache = model.new_cache(1, prompt.shape[1] + run["max_new_tokens"])
     model.prefill(model.embed_prompt(prompt, proj)[:, :-1], cache)
 
@@ -135,15 +137,15 @@ def check_generations(device: str) -> list[Row]:
     rows = []
     for mode in ("fast", "slow", "hybrid"):
         runs = [run for run in robust_runs() if run["mode"] == mode]
-        rows.append(judge(f"fp32 generations, {mode}", runs, [answer(run, device, torch.float32) for run in runs]))
+        rows.append(judge(f"fp32 generations, {mode}", runs, [answer(run, device) for run in runs]))
     return rows
 
 
 @cache
-def prompt_rows(name: str, case: str, device: str) -> tuple[list[int], torch.Tensor]:
-    """Return the prompt of a case and its embedded tokens `[G, D]`, in float32."""
-    prompt, _, proj = features(name, case, device, torch.float32)
-    return prompt[0].tolist(), golden.checkpoint(name, device, torch.float32).model.embed_prompt(prompt, proj)[0]
+def prompt_rows(name: str, case: str, device: str, dtype: torch.dtype) -> tuple[list[int], torch.Tensor]:
+    """Return the prompt of a case and its embedded tokens `[G, D]`."""
+    prompt, _, proj = features(name, case, device, dtype)
+    return prompt[0].tolist(), golden.checkpoint(name, device, dtype).model.embed_prompt(prompt, proj)[0]
 
 
 def decode_all(decoder: Decoder, runs: list[Row], device: str) -> list[list[Accepted]]:
@@ -155,7 +157,7 @@ def decode_all(decoder: Decoder, runs: list[Row], device: str) -> list[list[Acce
         for slot, number in enumerate(slots):
             if number is None and waiting:
                 slots[slot], run = waiting.pop(0)
-                prompt, rows = prompt_rows(run["ckpt"], run["case"], device)
+                prompt, rows = prompt_rows(run["ckpt"], run["case"], device, decoder.dtype)
                 decoder.prefill(slot, rows[:-1])
                 decoder.begin(slot, prompt, golden.settings(run), decoder.config.max_length)
         for slot, accepted in enumerate(decoder.step()):
@@ -208,6 +210,26 @@ def check_graphs(device: str) -> list[Row]:
              "limit": f"{len(wrong)} wrong, 1e-3", "passed": not wrong and apart < 1e-3, "wrong": wrong}]  # fmt: skip
 
 
+def check_kernels(device: str) -> list[Row]:
+    """Take a step of the 3B model in bfloat16 with the fused kernels and without; they must be here, and agree."""
+    if not device.startswith("cuda"):
+        return []
+    model = random_model("3B", torch.device(device), torch.bfloat16)
+    prompt, rows = random_prompt(model, 700)
+    logits = []
+    for fused in (True, False):
+        decoder = EagerDecoder(model, capacity=1024)
+        if fused and decoder._fused is None:
+            return [{"check": "fused kernels", "value": "do not work here", "limit": "see the log", "passed": False}]
+        decoder._fused = decoder._fused if fused else None
+        decoder.prefill(0, rows[0, :-1])
+        decoder.begin(0, prompt[0].tolist(), Settings())
+        logits.append(decoder._run(Shape(1, ROWS, WINDOW, 1024, 1024, False))[1].double())
+    apart = ((logits[0] - logits[1]).norm() / logits[1].norm()).item()
+    return [{"check": "3B step in bf16, kernels and plain torch", "value": f"{apart:.1e} apart",
+             "limit": 0.03, "passed": apart < 0.03}]  # fmt: skip
+
+
 def check_blocks(device: str) -> list[Row]:
     """Read all firm cases of sparse logits into blocks."""
     data = golden.read("g3/block_decode.json.gz")
@@ -238,13 +260,14 @@ def check_bfloat16(device: str) -> list[Row]:
     for run in golden.read("g2/generate.json.gz"):
         if not (run["robust"] and run["mode"] == "slow" and run["top_p"] is None and run["steps"]):
             continue
-        tokenizer = golden.checkpoint(run["ckpt"], device, torch.bfloat16).tokenizer
+        checkpoint = golden.checkpoint(run["ckpt"], device, torch.bfloat16)
         wanted = [item.values for item in scan(run["answer"]) if item.values]
         ended = len(run["new_token_ids"]) < run["max_new_tokens"]
         if not (wanted and ended):
             continue
-        tokens = [token for step in answer(run, device, torch.bfloat16) for token in step]
-        got = [item.values for item in scan(tokenizer.decode(tokens)) if item.values]
+        (steps,) = decode_all(Decoder(checkpoint.model), [run], device)
+        tokens = [token for step in steps for token in step.tokens]
+        got = [item.values for item in scan(checkpoint.tokenizer.decode(tokens)) if item.values]
         for values in wanted:
             like = [other for other in got if len(other) == len(values)]
             apart = [max(abs(a - b) for a, b in zip(values, other)) for other in like]
@@ -260,7 +283,15 @@ def check_bfloat16(device: str) -> list[Row]:
 def run_checks(device: str) -> list[Row]:
     """Return what is right and what is not."""
     rows: list[Row] = []
-    for check in (check_tensors, check_generations, check_blocks, check_decoder, check_graphs, check_bfloat16):
+    for check in (
+        check_tensors,
+        check_generations,
+        check_blocks,
+        check_decoder,
+        check_graphs,
+        check_kernels,
+        check_bfloat16,
+    ):
         rows += check(device)
     return rows
 

@@ -151,7 +151,7 @@ class Decoder:
         self._stream: Any = None  # that all of them are captured on
         self._embedding = model.language_model.model.embed_tokens.weight
         self._weights: Packed = model.language_model.packed()
-        self._fused = _working_kernels(self.config.text, self.device, self._embedding.dtype)
+        self._fused = _working_kernels(self.config.text, self.device, self.dtype)
         self._sequences: list[_Sequence | None] = [None] * batch
         self._unread: dict[int, tuple[list[float], Tensor]] = {}  # of a step that the host has not taken note of
         ids = self.config.ids
@@ -160,6 +160,11 @@ class Decoder:
             self._watch = torch.tensor(self._watched, device=self.device)
             self._rules = Rules.none(batch, self.device)
             self._cache, self._state = self._buffers(capacity)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and cache."""
+        return self._embedding.dtype
 
     @property
     def capacity(self) -> int:

@@ -316,3 +316,10 @@ def test_progress_reaches_the_caller(slow, tmp_path: Path):
         locator.locate(IMAGE, "anything")
     assert seen
     assert all(0 <= fraction <= 1 for _, fraction in seen)
+
+
+def test_a_backend_that_tells_no_progress_of_loading_is_loaded_all_the_same():
+    told = []
+    with groundlink.load("slow", on_progress=lambda doing, fraction: told.append(doing)) as locator:
+        assert told == []
+        assert locator.on_progress is not None

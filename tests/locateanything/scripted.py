@@ -4,8 +4,10 @@ import math
 
 import torch
 
-from groundlink.backends.locateanything.config import COORDINATES, TokenIds
+from groundlink.backends.locateanything.config import COORDINATES, Config, TextConfig, TokenIds, VisionConfig
+from groundlink.backends.locateanything.decoder import Decoder
 from groundlink.backends.locateanything.generate import generate
+from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.settings import Settings
 
 FIRST = 20  # the id of <0>
@@ -64,3 +66,45 @@ def decode(script, *, settings=None, max_length=None, **fields):
     settings = settings or Settings(**{"repetition_penalty": 1.0, **fields})
     prompt = torch.tensor([PROMPT])
     return list(generate(step, prompt, VOCABULARY, IDS, settings=settings, max_length=max_length))
+
+
+def small_model(vocab_size=VOCABULARY, ids=IDS, tied=True):
+    """Return a model of random weights, two layers a tower, with the vocabulary of a script."""
+    config = Config(
+        VisionConfig(64, 2, 2, 128, 16, 16),
+        TextConfig(vocab_size, 64, 2, 4, 2, 128, 1e6, 1e-6),
+        tied=tied,
+        ids=ids,
+        patch_limit=4096,
+        max_length=None,
+    )
+    numbers = torch.Generator().manual_seed(0)
+    model = LocateAnything(config).eval().requires_grad_(requires_grad=False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=numbers) * 0.05)
+    return model
+
+
+class ScriptedDecoder(Decoder):
+    """A decoder whose sequences hear what they are told to, one script each."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.scripts = {}
+
+    def script(self, slot, steps):
+        """Set what a sequence hears: the rows `[rows, V]` of each step. What is asked beyond its end is an error."""
+        self.scripts[slot] = iter(steps)
+
+    def logits(self, hidden):
+        told = super().logits(hidden).unflatten(0, (-1, self.outputs)).clone()
+        for slot in range(len(told)):
+            if self.running(slot):
+                rows = next(self.scripts[slot])
+                told[slot, : len(rows)] = rows
+                told[slot, len(rows) :] = rows[-1]  # of a sequence that goes token by token in company
+        return told.flatten(0, 1)
+
+    def _run(self, shape):
+        self.outputs = shape.outputs
+        return super()._run(shape)

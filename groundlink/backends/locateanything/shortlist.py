@@ -82,8 +82,8 @@ class Shortlist:
         logits = _penalised(logits, seen, rules.penalty) / rules.temperature[:, None, None]
         values, tokens = largest(logits, min(LENGTH, logits.shape[-1]))
         tokens, order = tokens.sort(-1)
-        total = logits.logsumexp(-1, keepdim=True)
-        probs, by_probs = (values.gather(-1, order) - total).exp().sort(dim=-1, descending=True, stable=True)
+        everything = logits.softmax(-1)
+        probs, by_probs = everything.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
         values, tokens = values.gather(-1, order).gather(-1, by_probs), tokens.gather(-1, by_probs)
 
         limited = ((rules.top_p < 1) | (rules.top_k < logits.shape[-1]))[:, None, None]
@@ -102,8 +102,7 @@ class Shortlist:
         self.probs = torch.where(limited, left / left.sum(-1, keepdim=True), probs)
         self.tokens = tokens
         on_list = ((tokens[..., None] == watch) * self.probs[..., None]).sum(-2)
-        anywhere = (logits[..., watch] - total).exp()
-        self._watched = torch.where(limited, on_list, anywhere)
+        self._watched = torch.where(limited, on_list, everything[..., watch])
         self._column = {token: i for i, token in enumerate(watched)}
 
     def at(self, row: int, token: int) -> Tensor:

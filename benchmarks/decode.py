@@ -95,7 +95,10 @@ def run(
             for slot in range(batch):
                 fill(decoder, slot, prompt, embedded)
             ours, theirs = in_turn([decoder.step, other.step], turns, device, WARM_UP)
-            assert len(other.sequence) == prefix + WINDOW * (1 + WARM_UP + turns)
+            told = [accepted.tokens for accepted in decoder.step() if accepted]
+            assert told == [box_block(model.config.ids)] * batch == [other.step()] * batch, (
+                "the script was not followed"
+            )
             length = prefix + WINDOW * (WARM_UP + turns // 2)
             floor = step_bytes(model, batch, length) / bandwidth * 1000
             measured = row(name, ours, [batch * t for t in theirs], floor, batch=batch, prefix=prefix)

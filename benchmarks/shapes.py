@@ -56,7 +56,7 @@ SMALL_IDS = TokenIds(
     text_mask=8,
 )
 WORDS = 1200  # ids of plain words begin here in every shape
-PEAK = 100.0  # far above any logit of random weights, penalised or not
+PEAK = 30.0  # far above any logit of random weights, penalised or not, and not so far that others become denormal
 
 
 def _config(vision: tuple[int, int, int, int], text: tuple[int, int, int, int, int], vocab_size: int) -> Config:

@@ -8,6 +8,7 @@ import torch
 from groundlink.backends.locateanything.generate import generate, step_rows
 from groundlink.backends.locateanything.preprocessing import preprocess
 from groundlink.backends.locateanything.prompt import Turn, build_chat, expand_tags
+from groundlink.backends.locateanything.vision import normalise
 from tests.locateanything import golden_data as golden
 
 CASES = [case["name"] for case in golden.read("g2/cases.json")]
@@ -88,7 +89,7 @@ def test_golden_inputs_are_made_from_pictures_and_question(case, name):
     text, order = expand_tags(chat, [grid for _, grid in prepared])
     assert checkpoint.tokenizer.encode(text) == wanted_ids[0].tolist()
     assert [prepared[i][1] for i in order] == wanted_grids
-    assert torch.equal(torch.cat([torch.from_numpy(prepared[i][0]) for i in order]), wanted_patches)
+    assert torch.equal(torch.cat([normalise(torch.from_numpy(prepared[i][0])) for i in order]), wanted_patches)
 
 
 @pytest.mark.parametrize(("name", "case"), PAIRS)

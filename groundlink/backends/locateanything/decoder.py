@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from groundlink.backends.locateanything.blocks import Kind, decode_block, is_coordinate, read_block
-from groundlink.backends.locateanything.config import WINDOW
+from groundlink.backends.locateanything.config import WINDOW, TextConfig
 from groundlink.backends.locateanything.generate import Accepted, Finish, answer_limit, choose
 from groundlink.backends.locateanything.language import Cache, Packed, rms_norm, rotary_table, rotate_halves
 from groundlink.backends.locateanything.model import LocateAnything
@@ -147,6 +148,7 @@ class Decoder:
         self._pool: Any = None  # of memory, shared by all graphs
         self._embedding = model.language_model.model.embed_tokens.weight
         self._weights: Packed = model.language_model.packed()
+        self._fused = _working_kernels(self.config.text, self.device, self._embedding.dtype)
         self._sequences: list[_Sequence | None] = [None] * batch
         ids = self.config.ids
         self._watched = (ids.box_start, ids.box_end, ids.ref_start, ids.none, ids.null, ids.end)
@@ -186,6 +188,7 @@ class Decoder:
             return
         old_cache, old = self._cache, self._state
         self._graphs.clear()  # they write to the old buffers
+        self._pool = None
         self._allocate(capacity)
         for new, kept in zip(self._state, old, strict=True):
             new[:, : kept.shape[1]].copy_(kept) if kept.ndim > 1 else new.copy_(kept)
@@ -321,25 +324,27 @@ class Decoder:
         captured = self._graphs.get(shape)
         if captured is None:
             captured = self._graphs[shape] = self._capture(shape)
-        captured.graph.replay()
+        with torch.cuda.device(self.device):
+            captured.graph.replay()
         return captured.told, captured.logits
 
     def _capture(self, shape: Shape) -> _Graph:
         """Capture a step; the steps that go before it, as CUDA wants them, leave the state as it is."""
         before = _State(*(tensor.clone() for tensor in self._state))
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._body(shape)
-                # What they write to the cache, the step itself will write once more.
-                for tensor, kept in zip(self._state, before, strict=True):
-                    tensor.copy_(kept)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            told, logits = self._body(shape)
-        self._pool = self._pool or graph.pool()
+        with torch.cuda.device(self.device):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self._body(shape)
+                    # What they write to the cache, the step itself will write once more.
+                    for tensor, kept in zip(self._state, before, strict=True):
+                        tensor.copy_(kept)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                told, logits = self._body(shape)
+            self._pool = self._pool or graph.pool()
         return _Graph(graph, told, logits)
 
     @torch.inference_mode()
@@ -424,19 +429,23 @@ class Decoder:
         slots = cached + row
         positions = slots - (ahead >= 0).long()
 
-        # A token sees what is before it and itself. The window sees itself, and all before the token that it repeats.
-        slot, end = torch.arange(shape.span, device=self.device), (cached + count)[..., None]
-        in_window = (slot < end - 1) | ((slot >= end) & (slot < end + WINDOW))
-        mask = torch.where((ahead < 0)[..., None], slot <= slots[..., None], in_window)
-        x = self._attend_all(self.embed(ids).flatten(0, 1), positions, slots, mask, shape)
+        x = self.embed(ids).flatten(0, 1)
+        run = self._plain_layers if self._fused is None else self._fused_layers
+        x = torch.unflatten(run(x, positions, slots, state, shape), 0, (shape.batch, -1))
 
         first = torch.where(state.parallel, state.taken, state.taken - 1)[:, None]
         window = torch.arange(shape.outputs, device=self.device) * state.parallel[:, None]
         read = (first + window).clamp(max=shape.rows - 1)
-        x = torch.unflatten(x, 0, (shape.batch, -1))
         return x.gather(1, read[..., None].expand(-1, -1, x.shape[-1]))
 
-    def _attend_all(self, x: Tensor, positions: Tensor, slots: Tensor, mask: Tensor, shape: Shape) -> Tensor:
+    def _plain_layers(self, x: Tensor, positions: Tensor, slots: Tensor, state: _State, shape: Shape) -> Tensor:
+        """Run all layers over a step's rows `[B·R, D]`."""
+        # A token sees what is before it and itself. The window sees itself, and all before the token that it repeats.
+        place = torch.arange(shape.span, device=self.device)
+        end = (state.cached + state.taken)[:, None, None]
+        in_window = (place < end - 1) | ((place >= end) & (place < end + WINDOW))
+        mask = torch.where(slots[..., None] >= end, in_window, place <= slots[..., None])
+
         text = self.config.text
         group = text.num_attention_heads // text.num_key_value_heads
         keys, values = self._cache.keys[:, : shape.batch], self._cache.values[:, : shape.batch]
@@ -454,6 +463,22 @@ class Decoder:
             return torch.unflatten(seen, 2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)
 
         return self._layers(x, positions, attend)
+
+    def _fused_layers(self, x: Tensor, positions: Tensor, slots: Tensor, state: _State, shape: Shape) -> Tensor:
+        """Run all layers over a step's rows `[B·R, D]`, with a launch for what takes many in plain torch."""
+        assert self._fused is not None
+        text, fused, eps = self.config.text, self._fused, self.config.text.rms_norm_eps
+        cos, sin = (table[:, 0] for table in rotary_table(positions, text, x.dtype))
+        delta = None
+        for number, layer in enumerate(self._weights.layers):
+            keys, values = self._cache.keys[number, : shape.batch], self._cache.values[number, : shape.batch]
+            x, normed = fused.add_rms_norm(x, delta, layer.input_norm, eps)
+            qkv = torch.unflatten(linear(normed, layer.qkv, layer.qkv_bias), 0, slots.shape)
+            q = fused.rotate_and_store(qkv, cos, sin, slots, keys, values)
+            seen = fused.attend(q, keys, values, state.cached, state.taken, shape.span)
+            x, normed = fused.add_rms_norm(x, linear(seen.flatten(0, 1), layer.output), layer.mlp_norm, eps)
+            delta = linear(fused.silu_mul(linear(normed, layer.gate_up)), layer.down)
+        return x if delta is None else x + delta
 
     def _layers(
         self, x: Tensor, positions: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
@@ -521,6 +546,20 @@ class Decoder:
         told = torch.cat([torch.stack([f.float() for f in figures], -1),
                           *(t.float() for t in (tokens, log_probs, spreads, sampled, block))], -1)  # fmt: skip
         return told, tokens, count, parallel
+
+
+def _working_kernels(config: TextConfig, device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """Return the Triton kernels where this machine can run them; where not, plain torch does the same, slower."""
+    if device.type != "cuda":
+        return None
+    try:
+        from groundlink.backends.locateanything import kernels
+
+        kernels.self_check(config, device, dtype)
+    except Exception as error:  # a compiler is missing, a chip is too old: it fails in many ways
+        _log.warning("decoding goes on without fused kernels, which do not work here: %s", error)
+        return None
+    return kernels
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -33,6 +33,7 @@ from groundlink.backends.locateanything.room import (
     room_of,
 )
 from groundlink.backends.locateanything.settings import Settings
+from groundlink.backends.locateanything.vision import normalise
 from groundlink.backends.locateanything.weights import Checkpoint, open_checkpoint
 from groundlink.errors import BackendUnavailable, BadQuery, OutOfMemory
 
@@ -263,14 +264,14 @@ class Engine:
                 self.kept.put(("rows", key), part)
         return [found for picture in pictures if (found := rows[picture.key]) is not None]
 
-    def _prepare(self, pictures: list[Picture]) -> tuple[NDArray[np.float32], list[Grid]]:
+    def _prepare(self, pictures: list[Picture]) -> tuple[NDArray[np.uint8], list[Grid]]:
         """Return the patches of all pictures and their grids."""
         prepared = [preprocess(picture.open(), self.config.patch_limit) for picture in pictures]
         patches = [patches for patches, _ in prepared]
         return patches[0] if len(patches) == 1 else np.concatenate(patches), [grid for _, grid in prepared]
 
-    def _encode(self, patches: NDArray[np.float32], grids: list[Grid]) -> list[Tensor]:
-        rows = self.model.encode_images(torch.from_numpy(patches).to(self.model.device), grids)
+    def _encode(self, patches: NDArray[np.uint8], grids: list[Grid]) -> list[Tensor]:
+        rows = self.model.encode_images(normalise(torch.from_numpy(patches).to(self.model.device)), grids)
         # Each on its own, or keeping one would keep all.
         return [part.clone() for part in torch.split(rows, [image_tokens(grid) for grid in grids])]
 

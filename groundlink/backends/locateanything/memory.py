@@ -20,7 +20,7 @@ FIRST_SLOTS = 1024  # of the cache, before anything is asked
 QUESTION = 64  # tokens of a prompt beside the image: the system's text and a short question
 ANSWER = 300  # tokens of an answer with 50 boxes
 
-MARGIN = 1.1  # what is promised to fit has this much more room than was computed, the weights aside
+MARGIN = 1.1  # what is promised to fit has this much more room than was computed beside the weights
 CUDA_WORKSPACE = 96 * 2**20  # cuBLAS and the like, for each of two streams
 CPU_WORKSPACE = 208 * 2**20  # code that is loaded at first use, threads, the libraries' own buffers, the tokenizer
 
@@ -63,18 +63,18 @@ class Budget:
 
     @property
     def beside(self) -> int:
-        """The peak, the weights aside."""
-        return self.workspace + max(self.loading, self.reading, self.vision, self.prefill, self.decoding)
+        """The peak, weights and workspace aside."""
+        return max(self.loading, self.reading, self.vision, self.prefill, self.decoding)
 
     @property
     def peak(self) -> int:
         """The most that is held at any time."""
-        return self.weights + self.beside
+        return self.weights + self.workspace + self.beside
 
     @property
     def room(self) -> int:
         """Memory in which it is sure to fit."""
-        return self.weights + int(self.beside * MARGIN)
+        return self.weights + self.workspace + int(self.beside * MARGIN)
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,20 @@ class Forecast:
         rows = shape.batch * tokens * self.config.text.hidden_size * self.item
         kept = min(self.cache_bytes, rows + shape.batch * self.cache(prompt))
         held, grown, last = self._slots(prompt, shape.answer, slots)
-        buffers = shape.batch * self.cache(held) + self.captured(shape.batch)
-        growing = shape.batch * (self.cache(grown) + self.cache(last)) if last > grown else buffers
+        graphs = self.captured(shape.batch)
+        buffers, at_last = (shape.batch * self.cache(count) + graphs for count in (held, last))
+        growing = shape.batch * self.cache(grown) + at_last if last > grown else 0
         picture = 0 if self.cuda else 4 * shape.size[0] * shape.size[1]
         return Budget(
             weights=weight_numbers(self.config) * self.item,
             workspace=self.workspace,
-            buffers=shape.batch * self.cache(last) + self.captured(shape.batch),
+            buffers=at_last,
             kept=kept,
             loading=self.loading(),
             reading=0 if self.cuda else buffers + 2 * picture + patches * _PREPARING,
             vision=buffers + picture + self.vision(patches),
             prefill=buffers + picture + rows + self.prefill(prompt),
-            decoding=picture + kept + max(growing, buffers + self.step(shape.batch, prompt + shape.answer)),
+            decoding=picture + kept + max(growing, at_last + self.step(shape.batch, prompt + shape.answer)),
         )
 
     def largest(self, free: int, within: Size, words: int = QUESTION, answer: int = ANSWER, slots: int | None = None
@@ -192,7 +193,10 @@ class Forecast:
         config, item = self.config.vision, self.item
         dim, hidden = config.hidden_size, config.intermediate_size
         head_dim = dim // config.num_attention_heads
-        pixels = PATCH * PATCH * 3 * (FLOAT32 + (item if item != FLOAT32 else 0))
+        colours = 3 * PATCH * PATCH
+        # As bytes, in float32, and in the model's type; before, two steps of the way to float32.
+        pixels = colours * (1 + FLOAT32 + (item if item != FLOAT32 else 0))
+        normalising = colours * (1 + 2 * FLOAT32)
         angles = 3 * head_dim // 2 * FLOAT32  # with their cosine and sine
         widened = dim * FLOAT32 if item != FLOAT32 else 0
         # the first x, x, normed, qkv, the turned query; the key in float32, its halves, and both again joined
@@ -201,7 +205,7 @@ class Forecast:
         mixing = 11 * dim * item
         # the first x, x before and after attention, normed; hidden rows before and after GELU
         feeding = (4 * dim + 2 * hidden) * item
-        return patches * (pixels + angles + max(turning, mixing, feeding))
+        return patches * max(normalising, pixels + angles + max(turning, mixing, feeding))
 
     def prefill(self, tokens: int) -> int:
         """Bytes at the widest moment of a first pass over a prompt."""
@@ -215,17 +219,17 @@ class Forecast:
         return tokens * (tables + max(embedding, layers))
 
     def step(self, batch: int, length: int) -> int:
-        """Bytes of a step: its rows, their mask, and the vocabulary's logits with the copies that sampling makes."""
-        text, item = self.config.text, self.item
+        """Bytes at the widest moment of a step: of its rows and their mask, or of sampling."""
+        text = self.config.text
         rows = batch * ROWS
-        mask = rows * text.num_attention_heads // text.num_key_value_heads * length * item
-        wide = 0 if item == FLOAT32 and self.cuda else item
-        logits = batch * WINDOW * text.vocab_size * (wide + 4 * FLOAT32)
-        return self.prefill(rows) + mask + logits
+        mask = rows * text.num_attention_heads // text.num_key_value_heads * length * self.item
+        logits = batch * WINDOW * text.vocab_size * FLOAT32
+        # Raw, with penalty and temperature, and once more while their sum is taken.
+        return max(self.prefill(rows) + mask, 3 * logits)
 
 
-# Bytes for each patch while a picture is prepared: resized in PIL, as numbers, cut up, and in float32 twice.
-_PREPARING = PATCH * PATCH * (4 + 3 + 3 + 2 * 3 * FLOAT32)
+# Bytes for each patch while a picture is prepared: resized in PIL, as an array, and cut up.
+_PREPARING = PATCH * PATCH * (4 + 3 + 3)
 
 
 def weight_numbers(config: Config) -> int:

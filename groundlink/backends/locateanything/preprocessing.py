@@ -56,8 +56,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def preprocess(image: Image.Image, patch_limit: int) -> tuple[NDArray[np.float32], Grid]:
-    """Return the patches `[rows·columns, 3, 14, 14]` in row-major order, in −1…1, and the grid `(rows, columns)`."""
+def preprocess(image: Image.Image, patch_limit: int) -> tuple[NDArray[np.uint8], Grid]:
+    """Return the patches `[rows·columns, 3, 14, 14]` in row-major order, and the grid `(rows, columns)`.
+
+    They stay bytes on their way to the device, where `vision.normalise` makes numbers of them.
+    """
     smaller, whole = target_sizes(*image.size, patch_limit)
     image = to_rgb(image)
     for size in (smaller, whole):
@@ -66,13 +69,7 @@ def preprocess(image: Image.Image, patch_limit: int) -> tuple[NDArray[np.float32
     rows, columns = whole[1] // PATCH, whole[0] // PATCH
     pixels = np.asarray(image, dtype=np.uint8).reshape(rows, PATCH, columns, PATCH, 3)
     patches = pixels.transpose(0, 2, 4, 1, 3).reshape(rows * columns, 3, PATCH, PATCH)
-    return normalise(patches), (rows, columns)
-
-
-def normalise(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Map 0…255 to −1…1 in float32, in the order of operations that the model was trained with."""
-    half = np.float32(0.5)
-    return (patches.astype(np.float32) / np.float32(255) - half) / half
+    return patches, (rows, columns)
 
 
 def crop_box(

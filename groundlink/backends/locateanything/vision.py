@@ -18,6 +18,11 @@ LAYER_NORM_EPS = 1e-5
 ROPE_BASE = 10000.0
 
 
+def normalise(patches: Tensor) -> Tensor:
+    """Map 0…255 to −1…1 in float32, in the order of operations that the model was trained with."""
+    return (patches.float() / 255 - 0.5) / 0.5
+
+
 class PositionGrid(nn.Module):
     """A learned position per cell, resized to the grid of each picture."""
 

@@ -10,7 +10,7 @@ from benchmarks.shapes import Script, answer_blocks, box_block, random_model, ra
 from groundlink.backends.locateanything.settings import Settings
 from tests.locateanything import golden_data as golden
 
-RUNS = [run for run in golden.read("g2/generate.json.gz") if run["robust"] and run["top_p"] is not None]
+RUNS = [run for run in golden.read("g2/generate.json.gz") if run["robust"]][::2]  # what CI has time for
 
 
 @pytest.mark.parametrize("name", golden.CHECKPOINTS)

@@ -59,6 +59,7 @@ class _Sequence:
     pending: int  # tokens taken in the last step, not in the cache yet
     parallel: bool
     numbers: torch.Generator
+    uniform: Tensor | None = None  # the numbers of the step to come, drawn once however often it is tried
 
 
 class _State(NamedTuple):
@@ -146,28 +147,30 @@ class Decoder:
         self._fixed = self._on_cuda if fixed is None else fixed
         self._graphs: dict[Shape, _Graph] = {}
         self._pool: Any = None  # of memory, shared by all graphs
+        self._stream: Any = None  # that all of them are captured on
         self._embedding = model.language_model.model.embed_tokens.weight
         self._weights: Packed = model.language_model.packed()
         self._fused = _working_kernels(self.config.text, self.device, self._embedding.dtype)
         self._sequences: list[_Sequence | None] = [None] * batch
+        self._unread: dict[int, tuple[list[float], Tensor]] = {}  # of a step that the host has not taken note of
         ids = self.config.ids
         self._watched = (ids.box_start, ids.box_end, ids.ref_start, ids.none, ids.null, ids.end)
         with torch.inference_mode():
             self._watch = torch.tensor(self._watched, device=self.device)
             self._rules = Rules.none(batch, self.device)
-            self._allocate(capacity)
+            self._cache, self._state = self._buffers(capacity)
 
     @property
     def capacity(self) -> int:
         """How many slots of the cache each sequence has."""
         return self._cache.keys.shape[3]
 
-    def _allocate(self, capacity: int) -> None:
+    def _buffers(self, capacity: int) -> tuple[Cache, _State]:
         def room(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
             return torch.zeros(self.batch, *shape, dtype=dtype, device=self.device)
 
-        self._cache = Cache.empty(self.config.text, self.batch, capacity, self._embedding)
-        self._state = _State(
+        cache = Cache.empty(self.config.text, self.batch, capacity, self._embedding)
+        return cache, _State(
             pending=room(WINDOW),
             taken=room() + 1,
             cached=room(),
@@ -189,7 +192,7 @@ class Decoder:
         old_cache, old = self._cache, self._state
         self._graphs.clear()  # they write to the old buffers
         self._pool = None
-        self._allocate(capacity)
+        self._cache, self._state = self._buffers(capacity)  # both, or none where memory runs out
         for new, kept in zip(self._state, old, strict=True):
             new[:, : kept.shape[1]].copy_(kept) if kept.ndim > 1 else new.copy_(kept)
         self._state.seen[:, old.seen.shape[1] :] = self._state.seen[:, :1]
@@ -273,6 +276,7 @@ class Decoder:
     def release(self, slot: int) -> None:
         """Forget a sequence."""
         self._sequences[slot] = None
+        self._unread.pop(slot, None)
         state = self._state
         state.running[slot], state.taken[slot], state.cached[slot], state.parallel[slot] = False, 1, 0, False
 
@@ -284,14 +288,16 @@ class Decoder:
         running = [slot for slot, sequence in enumerate(self._sequences) if sequence is not None]
         if not running:
             return [None] * self.batch
-        shape = self._shape(running)
-        self._draw_numbers(running)
-        told, logits = self._run(shape)
-        accepted: list[Accepted | None] = [None] * self.batch
-        told_rows = told.tolist()  # the one transfer to the host
-        for slot in running:
-            accepted[slot] = self._accept(slot, told_rows[slot], logits)
-        return accepted
+        if not self._unread:
+            shape = self._shape(running)
+            self._draw_numbers(running)
+            told, logits = self._run(shape)
+            rows = told.tolist()  # the one transfer to the host
+            self._unread = {slot: (rows[slot], logits) for slot in running}
+        # The device has gone on: what fails from here on is taken up here again.
+        heard = {slot: self._read_told(slot, *unread) for slot, unread in self._unread.items()}
+        self._unread = {}
+        return [self._accept(slot, heard[slot]) if slot in heard else None for slot in range(self.batch)]
 
     def _shape(self, running: list[int]) -> Shape:
         sequences = [sequence for sequence in self._sequences if sequence is not None]
@@ -316,7 +322,9 @@ class Decoder:
             sequence = self._sequences[slot]
             assert sequence is not None
             if sequence.settings.temperature > 0:
-                self._state.uniform[slot] = torch.rand(WINDOW, generator=sequence.numbers).to(self.device)
+                if sequence.uniform is None:
+                    sequence.uniform = torch.rand(WINDOW, generator=sequence.numbers)
+                self._state.uniform[slot] = sequence.uniform.to(self.device)
 
     def _run(self, shape: Shape) -> tuple[Tensor, Tensor]:
         if not self._on_cuda:
@@ -332,7 +340,7 @@ class Decoder:
         """Capture a step; the steps that go before it, as CUDA wants them, leave the state as it is."""
         before = _State(*(tensor.clone() for tensor in self._state))
         with torch.cuda.device(self.device):
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream = self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(2):
@@ -342,7 +350,8 @@ class Decoder:
                         tensor.copy_(kept)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # On a stream of this device: the default one is of the device that was captured on first.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                 told, logits = self._body(shape)
             self._pool = self._pool or graph.pool()
         return _Graph(graph, told, logits)
@@ -360,14 +369,16 @@ class Decoder:
             shape = Shape(1, rows, outputs, span, span, settings.temperature > 0)
             self._graphs[shape] = self._capture(shape)
 
-    def _accept(self, slot: int, row: list[float], logits: Tensor) -> Accepted:
+    def _read_told(self, slot: int, row: list[float], logits: Tensor) -> _Told:
         sequence = self._sequences[slot]
         assert sequence is not None
         told = _Told.of(row, not sequence.parallel)
-        settings = sequence.settings
-        unlimited = settings.temperature > 0 and settings.top_p in (None, 1) and settings.top_k is None
-        if told.short or unlimited:
-            told = self._the_long_way(slot, sequence, logits[slot : slot + 1])
+        return self._the_long_way(slot, sequence, logits[slot : slot + 1]) if told.short else told
+
+    def _accept(self, slot: int, told: _Told) -> Accepted:
+        sequence = self._sequences[slot]
+        assert sequence is not None
+        sequence.uniform = None
         sequence.length += len(told.tokens)
         sequence.pending, sequence.parallel = len(told.tokens), told.parallel
         finish = told.finish
@@ -541,6 +552,7 @@ class Decoder:
             finish = torch.where(six, torch.where(kinds == Kind.IM_END, _END, _GOES_ON), finish)
             parallel = torch.where(six, kinds != Kind.ERROR_BOX, parallel)
             short = torch.where(six, probs.short.any(-1), short)
+        short = short | state.draws & ~probs.limited  # what is drawn of everything is not drawn from a list
         log_probs, spreads = raw_figures(logits, tokens, ids.coord_start)
         figures = (count, kind, finish, parallel, together, short)
         told = torch.cat([torch.stack([f.float() for f in figures], -1),

@@ -87,10 +87,10 @@ class Shortlist:
         values, tokens = values.gather(-1, order).gather(-1, by_probs), tokens.gather(-1, by_probs)
 
         limited = ((rules.top_p < 1) | (rules.top_k < logits.shape[-1]))[:, None, None]
-        within = probs.cumsum(-1)[..., :-1] <= rules.top_p[:, None, None]
-        kept = torch.nn.functional.pad(within, (1, 0), value=True)
         last = (rules.top_k - 1).clamp(max=values.shape[-1] - 1)[:, None, None].expand(-1, values.shape[1], -1)
-        kept = kept & (values >= values.gather(-1, last))
+        within = probs.cumsum(-1)[..., :-1] <= rules.top_p[:, None, None]
+        within = within & (values[..., 1:] >= values.gather(-1, last))
+        kept = torch.nn.functional.pad(within, (1, 0), value=True)  # the first always, of a row of NaN too
 
         # What decides is the last token kept, or without limits the last one that a block's reading looks at. If it is
         # no more probable than the end of the list, equals may have been left out.
@@ -98,6 +98,7 @@ class Shortlist:
         least = probs.gather(-1, decisive)
         self.short = ((least > 0) & (least <= probs[..., -1:]))[..., 0]
 
+        self.limited = limited[:, 0, 0]
         left = probs.where(kept, 0.0)
         self.probs = torch.where(limited, left / left.sum(-1, keepdim=True), probs)
         self.tokens = tokens

@@ -40,6 +40,7 @@ class Plain:
     def __init__(self, model: LocateAnything) -> None:
         self.model = model
         self.layers: Any = model.language_model.model.layers
+        self.cached = 0
 
     def begin(self, prompt: Tensor, rows: Tensor, settings: Settings, max_length: int | None = None) -> None:
         """Take up a prompt `[1, G]` with its embedded tokens `[1, G, D]`; the first step works on all of it."""

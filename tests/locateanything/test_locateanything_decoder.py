@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from groundlink.backends.locateanything import decoder as decoder_module
 from groundlink.backends.locateanything.decoder import ROWS, SPANS, Decoder
 from groundlink.backends.locateanything.generate import generate
 from groundlink.backends.locateanything.language import Cache
@@ -143,22 +144,78 @@ def test_nothing_is_begun_where_nothing_may_be_said(new_tokens, max_length):
     assert decoder.step() == [None, None]
 
 
-def test_a_step_that_failed_can_be_taken_again(monkeypatch):
-    settings = Settings(mode="hybrid", max_new_tokens=40)
-    decoder = Decoder(model())
-    start(decoder, 0, PROMPT, settings)
-    accepted, failures = [], 0
-    raw_figures = "groundlink.backends.locateanything.decoder.raw_figures"
-    while decoder.running(0):
-        if len(accepted) % 2:
+FAILING = {
+    "in the step": ("raw_figures", {"top_p": 0.9}),
+    "on the long way": ("choose", {}),  # all that is drawn of the whole vocabulary takes it
+    "on the long way, undrawn": ("choose", {"temperature": 0.0, "top_p": 0.95}),
+}
+
+
+@pytest.mark.parametrize(("work", "fields"), FAILING.values(), ids=FAILING)
+def test_a_step_that_failed_can_be_taken_again(monkeypatch, work, fields):
+    """Whatever of it was done: nothing is said twice, left out, or drawn anew."""
+    settings = Settings(**{"mode": "fast", "temperature": 1.0, "max_new_tokens": 40, **fields})
+    decoder = Decoder(model(), batch=2)
+    for slot in range(2):
+        start(decoder, slot, PROMPT[slot:], settings)
+    answers, failures = [[], []], 0
+    while decoder.running(0) or decoder.running(1):
+        if len(answers[0]) % 2:
             with monkeypatch.context() as patch:
-                patch.setattr(raw_figures, lambda *_: 1 / 0)
+                patch.setattr(f"groundlink.backends.locateanything.decoder.{work}", lambda *_: 1 / 0)
                 with pytest.raises(ZeroDivisionError):
                     decoder.step()
             failures += 1
-        accepted += decoder.step()
+        for slot, accepted in enumerate(decoder.step()):
+            answers[slot] += [accepted] if accepted else []
     assert failures > 2
+    for slot in range(2):
+        same(answers[slot], oracle(PROMPT[slot:], settings))
+
+
+def test_room_that_could_not_be_made_is_made_later(monkeypatch):
+    settings = Settings(mode="slow", max_new_tokens=60)
+    decoder = Decoder(model(), capacity=60)
+    start(decoder, 0, PROMPT, settings)
+    accepted, failures, state = [], 0, decoder_module._State
+
+    def full(*tensors, **new):
+        if new:
+            raise RuntimeError("can't allocate memory")
+        return state(*tensors)
+
+    while decoder.running(0):
+        with monkeypatch.context() as patch:
+            patch.setattr("groundlink.backends.locateanything.decoder._State", full)
+            try:
+                accepted += decoder.step()
+                continue
+            except RuntimeError:
+                failures += 1
+        accepted += decoder.step()
+    assert failures
     same(accepted, oracle(PROMPT, settings))
+
+
+def test_a_prompt_waits_while_others_take_steps():
+    decoder = Decoder(model(), batch=2)
+    start(decoder, 1, PROMPT, Settings(max_new_tokens=30))
+    rows = decoder.embed(torch.tensor(PROMPT[2:-1]))
+    decoder.prefill(0, rows[:9])
+    decoder.step()
+    decoder.prefill(0, rows[9:], start=9)
+    decoder.step()
+    decoder.begin(0, PROMPT[2:], SETTINGS[0])
+    same(finish(decoder), oracle(PROMPT[2:], SETTINGS[0]))
+
+
+@pytest.mark.parametrize("limits", [{"top_k": 5000}, {"top_p": 1 - 1e-9}], ids=["top_k", "top_p"])
+def test_limits_that_limit_nothing_leave_everything_to_be_drawn(limits):
+    for seed in range(5):
+        settings = Settings(temperature=3.0, seed=seed, max_new_tokens=24, **limits)
+        decoder = Decoder(model())
+        start(decoder, 0, PROMPT, settings)
+        same(finish(decoder), oracle(PROMPT, settings))
 
 
 def test_a_sequence_that_is_released_leaves_the_others_alone():

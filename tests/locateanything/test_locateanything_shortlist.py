@@ -178,3 +178,16 @@ def test_the_largest_are_the_largest(size):
     wanted = logits.topk(count, -1).values
     assert torch.equal(values.sort(-1, descending=True).values, wanted)
     assert torch.equal(logits.gather(-1, places), values)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("told", PEAKED, ids=["top_p", "top_k", "neither", "all"])
+def test_a_broken_model_breaks_nothing_here(broken, told):
+    """On a GPU one index out of range ends the process."""
+    for places in (slice(None), slice(700, 701)):
+        logits = torch.randn(1, 6, VOCABULARY)
+        logits[..., places] = broken
+        short, _ = both(logits, [[3]], [told])
+        for tokens in (short.best(), short.draw(torch.rand(1, 6)), short.leading(1, 6, 5)[1]):
+            assert 0 <= int(tokens.min()) <= int(tokens.max()) < VOCABULARY
+        decode_block(short, short.best(), True, IDS)

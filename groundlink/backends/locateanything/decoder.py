@@ -10,8 +10,7 @@ B is the number of sequences, R the rows of a sequence in a step, D the hidden s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from groundlink.backends.locateanything.blocks import Kind, decode_block, is_coordinate, read_block
 from groundlink.backends.locateanything.config import WINDOW, TextConfig
@@ -144,6 +142,9 @@ class Decoder:
         self.device = model.device
         self.batch = batch
         self._on_cuda = self.device.type == "cuda"
+        if self._on_cuda:
+            # It makes a plan for every new length, and does not take keys that are shared by their strides.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._fixed = self._on_cuda if fixed is None else fixed
         self._graphs: dict[Shape, _Graph] = {}
         self._pool: Any = None  # of memory, shared by all graphs
@@ -205,12 +206,18 @@ class Decoder:
     def prefill(self, slot: int, rows: Tensor, start: int = 0) -> None:
         """Read embedded tokens `[R, D]` into a sequence's cache, behind the `start` that are there already.
 
-        From the start it is causal attention without a mask; behind others it goes piece by piece.
+        From the start it is causal attention without a mask; behind others it goes piece by piece. Other sequences may
+        take steps in between, and before it is begun.
         """
-        self.reserve(start + len(rows))
+        self._occupy(slot, start + len(rows))
         for first in range(0, len(rows), PIECE if start else max(1, len(rows))):
             piece = rows[first : first + PIECE] if start else rows
             self._read(slot, piece, start + first)
+
+    def _occupy(self, slot: int, length: int) -> None:
+        """Make room for a prompt, behind which a sequence that waits leaves what others' steps make it write."""
+        self.reserve(length + ROWS)
+        self._state.cached[slot] = length
 
     def _read(self, slot: int, x: Tensor, start: int) -> None:
         end = start + len(x)
@@ -227,8 +234,7 @@ class Decoder:
             # The query heads of a key head stand side by side in the batch, where keys can be shared without copies.
             q = torch.unflatten(q, 1, (-1, group)).permute(2, 1, 0, 3)
             k, v = (t[layer, :, :end].expand(group, -1, -1, -1) for t in (keys, values))
-            with _kernels(self.device):
-                seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
             return seen.permute(2, 1, 0, 3).flatten(1)
 
         self._layers(x, place[None], attend)
@@ -241,7 +247,7 @@ class Decoder:
     def put(self, slot: int, kept: Tensor) -> None:
         """Copy what `keep` returned to the start of a sequence."""
         length = kept.shape[3]
-        self.reserve(length)
+        self._occupy(slot, length)
         self._cache.keys[:, slot, :, :length], self._cache.values[:, slot, :, :length] = kept
 
     # Sequences
@@ -327,7 +333,7 @@ class Decoder:
                 self._state.uniform[slot] = sequence.uniform.to(self.device)
 
     def _run(self, shape: Shape) -> tuple[Tensor, Tensor]:
-        if not self._on_cuda:
+        if not (self._on_cuda and self._fixed):
             return self._body(shape)
         captured = self._graphs.get(shape)
         if captured is None:
@@ -342,17 +348,17 @@ class Decoder:
         with torch.cuda.device(self.device):
             stream = self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
+            graph = torch.cuda.CUDAGraph()
             with torch.cuda.stream(stream):
                 for _ in range(2):
                     self._body(shape)
                     # What they write to the cache, the step itself will write once more.
                     for tensor, kept in zip(self._state, before, strict=True):
                         tensor.copy_(kept)
+                # On a stream of this device: the default one is of the device that was captured on first.
+                with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                    told, logits = self._body(shape)
             torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # On a stream of this device: the default one is of the device that was captured on first.
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-                told, logits = self._body(shape)
             self._pool = self._pool or graph.pool()
         return _Graph(graph, told, logits)
 
@@ -364,7 +370,7 @@ class Decoder:
             buckets.append(2 * buckets[-1])
         self.reserve(buckets[-1])
         rows, outputs = (1, 1) if settings.mode == "slow" else (ROWS, WINDOW)
-        for number, span in enumerate(buckets if self._on_cuda else []):
+        for number, span in enumerate(buckets if self._on_cuda and self._fixed else []):
             on_progress("capturing graphs", number / len(buckets))
             shape = Shape(1, rows, outputs, span, span, settings.temperature > 0)
             self._graphs[shape] = self._capture(shape)
@@ -581,13 +587,3 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         y = torch.mm(weight, x.t()).t().contiguous()
         return y if bias is None else y + bias
     return F.linear(x, weight, bias)
-
-
-@contextmanager
-def _kernels(device: torch.device) -> Iterator[None]:
-    """Leave cuDNN's attention out, which does not take keys that are shared by their strides."""
-    if device.type != "cuda":
-        yield
-        return
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-        yield

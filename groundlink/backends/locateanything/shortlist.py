@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from groundlink.backends.locateanything.blocks import TEXT_CANDIDATES
 from groundlink.backends.locateanything.settings import Settings
 
 LENGTH = 128
@@ -94,7 +95,7 @@ class Shortlist:
 
         # What decides is the last token kept, or without limits the last one that a block's reading looks at. If it is
         # no more probable than the end of the list, equals may have been left out.
-        decisive = torch.where(limited, kept.sum(-1, keepdim=True) - 1, _LOOKED_AT - 1)
+        decisive = torch.where(limited, kept.sum(-1, keepdim=True) - 1, TEXT_CANDIDATES - 1)
         least = probs.gather(-1, decisive)
         self.short = ((least > 0) & (least <= probs[..., -1:]))[..., 0]
 
@@ -134,9 +135,6 @@ class Shortlist:
         cumulative = self.probs.gather(-1, order).double().cumsum(-1)
         taken = torch.searchsorted(cumulative, uniform.double()[..., None] * cumulative[..., -1:], right=True)
         return tokens.gather(-1, taken.clamp(max=tokens.shape[-1] - 1))[..., 0]
-
-
-_LOOKED_AT = 5
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:

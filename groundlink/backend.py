@@ -67,6 +67,45 @@ class Outcome:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PictureMemory:
+    """What a picture of a size (width, height) takes: bytes at the peak, and whether they are free; None: unknown."""
+
+    size: tuple[int, int]
+    peak: int
+    fits: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What a model takes of a device's memory, and what pictures fit; in bytes, None where the system does not say.
+
+    Attributes:
+        model: which one.
+        device: what it would run on, for people.
+        dtype: the type of its numbers.
+        total: the device's memory.
+        free: what of it is free now.
+        weights: what the model takes before anything is asked.
+        pictures: from the smallest that is usual on.
+        largest: the largest picture of 16:9 that fits; None where not any does, or nobody knows.
+        note: what the peaks are of.
+        advice: what to do so that more fits; empty where all do.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    total: int | None
+    free: int | None
+    weights: int
+    pictures: tuple[PictureMemory, ...]
+    largest: tuple[int, int] | None
+    note: str = ""
+    advice: str = ""
+
+
 class Context:
     """What a backend knows of the call it works on: how long it may take, and whether it is still wanted.
 
@@ -117,6 +156,10 @@ class Backend(Protocol):
     `WeightsNotFound` or `WeightsInvalid`. If loading takes time it may take `on_progress` as well, a function that is
     told what is being done and how much of it is done, in 0…1. Importing its module should be cheap: what is heavy is
     imported in the constructor.
+
+    A backend of a large model may also have a classmethod `memory_report(**settings) -> MemoryReport`, which takes the
+    same settings and says, before anything is loaded, what will fit: `groundlink doctor --model` asks for it. It may
+    raise what the constructor may.
     """
 
     info: ClassVar[BackendInfo]

@@ -25,6 +25,7 @@ from groundlink.query import TASKS, Query
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from groundlink.backend import MemoryReport
     from groundlink.detections import Detections
     from groundlink.doctor import Report
     from groundlink.locator import Locator
@@ -444,15 +445,40 @@ class _Progress:
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Say what will fit of this model on the device: a folder, or a repository on the hub, of which a few "
+            "kilobytes are downloaded.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--backend", "-b", help="The backend that runs the model.", show_default=False),
+    ] = None,
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting that it is loaded with; may be repeated.", show_default=False
+        ),
+    ] = None,
+) -> None:
     """Say what is installed, which backends work here, and what to do for the others.
 
-    Exit code: 0 if the default backend read its test picture, else an error's.
+    With --model, say before anything is loaded what pictures will fit in the device's memory.
+
+    Exit code: 0 if the default backend read its test picture, else an error's; 9 if the model has no room for any.
     """
     from groundlink.doctor import examine
 
+    settings = dict(_setting(text) for text in setting or [])
+    if model is not None:
+        settings["model"] = model
     with _Progress() as progress:
-        report = examine(progress.show)
+        report = examine(progress.show, backend, settings)
     if as_json:
         _print_json(report.to_json())
     else:
@@ -490,4 +516,38 @@ def _print_report(report: Report) -> None:
     console.print(
         Text(", ".join(f"{name} {version}" for name, version in report.packages.items()), "dim"), soft_wrap=True
     )
-    console.print(Text(report.trial, "green" if report.exit_code == 0 else "red"), soft_wrap=True)
+    console.print(Text(report.trial, "green" if report.trial_works else "red"), soft_wrap=True)
+    if report.memory is not None:
+        _print_memory(report.memory)
+
+
+def _print_memory(memory: MemoryReport) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from groundlink.image import printable
+
+    def gigabytes(size: int | None) -> str:
+        return "unknown" if size is None else f"{size / 1e9:.1f} GB"
+
+    console = _console()
+    head = f"{printable(memory.model)} in {memory.dtype} on {memory.device}"
+    console.print(Text.assemble("\n", (head, "bold")), soft_wrap=True)
+    console.print(
+        f"memory: {gigabytes(memory.total)}, free: {gigabytes(memory.free)}, weights: {gigabytes(memory.weights)}"
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("picture")
+    table.add_column("peak", justify="right")
+    table.add_column("")
+    marks = {True: Text("fits", "green"), False: Text("does not fit", "red"), None: Text("unknown", "yellow")}
+    for picture in memory.pictures:
+        mark = Text.assemble(marks[picture.fits], (f"  {picture.note}", "dim"))
+        table.add_row(f"{picture.size[0]}×{picture.size[1]}", gigabytes(picture.peak), mark)
+    console.print(table)
+    console.print(Text(memory.note, "dim"), soft_wrap=True)
+    if memory.largest is not None:
+        console.print(f"the largest 16:9 picture that fits: {memory.largest[0]}×{memory.largest[1]}")
+    if memory.advice:
+        console.print(Text(f"what to do: {memory.advice}", "yellow"), soft_wrap=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from groundlink.backend import backend_class, backend_names
-from groundlink.errors import GroundlinkError
+from groundlink.backend import Backend, MemoryReport, backend_class, backend_names
+from groundlink.errors import ERROR_CODES, BackendUnavailable, GroundlinkError, OutOfMemory
 
 _PACKAGES = ("numpy", "pillow", "rapidocr", "onnxruntime", "rapidfuzz", "torch", "tokenizers", "safetensors", "mss")
 _TRIAL_TEXT = "Sign in"
@@ -34,7 +34,8 @@ class BackendReport:
 class Report:
     """What `groundlink doctor` found out.
 
-    `extras` gives for each extra the packages that it lacks, `trial` how the default backend did on a test picture.
+    `extras` gives for each extra the packages that it lacks, `trial` how the default backend did on a test picture,
+    `memory` what will fit of a model that was asked about.
     """
 
     python: str
@@ -44,15 +45,28 @@ class Report:
     backends: tuple[BackendReport, ...]
     extras: dict[str, list[str]]
     trial: str
+    trial_works: bool
     exit_code: int
+    memory: MemoryReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain dicts, lists and strings."""
         return asdict(self)
 
 
-def examine(on_progress: Callable[[str, float], None] | None = None) -> Report:
-    """Look at this installation, and let the default backend read a picture."""
+def examine(
+    on_progress: Callable[[str, float], None] | None = None,
+    backend: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Report:
+    """Look at this installation, and let the default backend read a picture.
+
+    With a backend or its settings, tell as well what its model takes of the device's memory; see `memory_report`.
+
+    Raises:
+        GroundlinkError: the model's files, the device or the settings are not there or unfit.
+    """
+    memory = None if backend is None and not settings else memory_report(backend, settings or {})
     if on_progress is not None:
         on_progress("looking at what is installed", 0.0)
     packages = {name: found for name in _PACKAGES if (found := _version(name)) is not None}
@@ -60,6 +74,9 @@ def examine(on_progress: Callable[[str, float], None] | None = None) -> Report:
     if on_progress is not None:
         on_progress("letting the default backend read a picture", 0.5)
     trial, exit_code = _try()
+    trial_works = exit_code == 0
+    if trial_works and memory is not None and memory.pictures[0].fits is False:
+        exit_code = ERROR_CODES[OutOfMemory].exit_code
     return Report(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -68,8 +85,44 @@ def examine(on_progress: Callable[[str, float], None] | None = None) -> Report:
         backends=backends,
         extras=_extras(),
         trial=trial,
+        trial_works=trial_works,
         exit_code=exit_code,
+        memory=memory,
     )
+
+
+def memory_report(backend: str | None, settings: dict[str, Any]) -> MemoryReport:
+    """Ask a backend, or the first one that can tell, what its model takes of the device's memory.
+
+    Raises:
+        BackendUnavailable: none can tell, the one named cannot run here, or it does not know a setting.
+        GroundlinkError: whatever else the backend finds wrong.
+    """
+    name, chosen = _one_that_tells() if backend is None else (backend, backend_class(backend))
+    tells = getattr(chosen, "memory_report", None)
+    if tells is None:
+        raise BackendUnavailable(
+            f"the backend {name!r} does not say what memory it takes; leave --backend, --model and --set out"
+        )
+    problem = chosen.problem()
+    if problem is not None:
+        raise BackendUnavailable(f"the backend {name!r} cannot run here: {problem}")
+    try:
+        told: MemoryReport = tells(**settings)
+    except TypeError as error:
+        raise BackendUnavailable(f"the backend {name!r} does not take these settings: {error}") from error
+    return told
+
+
+def _one_that_tells() -> tuple[str, type[Backend]]:
+    for name in backend_names():
+        try:
+            chosen = backend_class(name)
+        except BackendUnavailable:
+            continue
+        if hasattr(chosen, "memory_report"):
+            return name, chosen
+    raise BackendUnavailable("no backend that is installed says what memory it takes; leave --model and --set out")
 
 
 def _version(package: str) -> str | None:

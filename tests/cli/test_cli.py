@@ -28,6 +28,8 @@ from groundlink.errors import (
     BadQuery,
     DeadlineExceeded,
     NoDisplay,
+    OutOfMemory,
+    WeightsNotFound,
 )
 from tests.conftest import words_on
 from tests.core.test_image import encoded, png_of_zeros
@@ -333,6 +335,44 @@ def test_doctor_says_what_works(tmp_path):
     broken = run("doctor", env=dict(os.environ, GROUNDLINK_BACKEND="nothing"))
     assert broken.returncode == code(BackendUnavailable)
     assert "does not work" in broken.stdout.decode()
+
+
+MODEL = Path(__file__).parents[1] / "golden" / "g2" / "ckpt_fit"
+
+
+def test_doctor_says_what_fits_of_a_model():
+    done = run("doctor", "--model", MODEL, "--set", "device=cpu", "--set", "dtype=bfloat16")
+    text = done.stdout.decode()
+    assert done.returncode == 0
+    assert f"{MODEL} in bfloat16 on cpu" in text
+    for size in ("640×480", "1920×1080", "3840×2160"):
+        assert re.search(rf"{size} +\d+\.\d GB +fits", text), size
+    assert re.search(r"free: \d+\.\d GB, weights: 0\.0 GB", text)
+    assert re.search(r"largest 16:9 picture that fits: \d+×\d+", text)
+
+
+def test_doctor_has_an_exit_code_for_a_model_without_room(tmp_path):
+    config = json.loads((MODEL / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 10**12
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = run("doctor", "--model", tmp_path, "--set", "device=cpu", "--json")
+    assert done.returncode == code(OutOfMemory)
+    report = json.loads(done.stdout)
+    assert report["exit_code"] == code(OutOfMemory)
+    assert "works" in report["trial"]
+    memory = report["memory"]
+    assert memory["weights"] > 10**14
+    assert memory["total"] >= memory["free"] > 0
+    assert [picture["fits"] for picture in memory["pictures"]] == [False] * 4
+    assert memory["largest"] is None
+    assert "bfloat16" in memory["advice"]
+
+
+def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
+    done = run("doctor", "--model", tmp_path / "none")
+    assert done.returncode == code(WeightsNotFound)
+    assert "there is no folder" in done.stderr.decode()
+    assert done.stdout == b""
 
 
 def test_help_is_quick_and_complete():

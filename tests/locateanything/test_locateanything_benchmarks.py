@@ -15,7 +15,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
 def peaks(*options):
-    command = [sys.executable, str(BENCHMARK), "--side", "80", "--vocabulary", "20000", *options]
+    command = [sys.executable, str(BENCHMARK), "--stages", "--side", "80", "--vocabulary", "20000", *options]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )
@@ -31,6 +31,19 @@ def test_memory_grows_with_the_rows():
 @pytest.mark.parametrize(("published", "stage"), [("mask", "vision"), ("logits", "prefill")])
 def test_the_benchmark_notices(published, stage):
     assert not peaks("--as-published", published)[stage]
+
+
+def test_the_memory_of_a_call_is_held_against_what_was_foretold():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--quick", "--device", "cpu"], capture_output=True, text=True, check=False
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result) == {"device", "settings", "rows"}
+    (row,) = result["rows"]
+    assert (done.returncode == 0) == (abs(row["ratio"] - 1) <= 0.1), done.stderr
+    # Of a model so small, nearly all is the libraries' own, which differs from machine to machine.
+    assert 0.5 < row["ratio"] < 2
+    assert row["tokens"] >= 12
 
 
 GPU = BENCHMARK.with_name("gpu.py")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from groundlink.backend import BackendInfo, Context, Outcome
+from groundlink.backend import BackendInfo, Context, MemoryReport, Outcome
 from groundlink.backends.locateanything.hub import LICENSE, OFFICIAL_MODEL, find_cached
 from groundlink.backends.locateanything.settings import Settings, is_count
 from groundlink.detections import Found, IncompleteReason
@@ -69,20 +69,14 @@ class LocateAnythingBackend:
         on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
         **decoding: Any,
     ) -> None:
-        try:
-            self.settings = Settings(**decoding)
-        except ValueError as error:
-            raise BackendUnavailable(f"the settings of locateanything are unfit: {error}") from error
+        self.settings = _settings(decoding)
         if not is_count(group_size) or group_size < 1:
             raise BackendUnavailable(f"group_size is a whole number of at least 1, not {group_size!r}")
-        if cache_bytes is not None and (not is_count(cache_bytes) or cache_bytes < 0):
-            raise BackendUnavailable(f"cache_bytes is a whole number of at least 0, not {cache_bytes!r}")
         self.group_size = group_size
+        room = _cache_bytes(cache_bytes)
 
         from groundlink.backends.locateanything.engine import Engine
-        from groundlink.backends.locateanything.kept import CACHE_BYTES
 
-        room = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._engine = Engine.load(os.fspath(model), revision, device, dtype, self.settings, room, on_progress)
         self._images = ImageStore()
 
@@ -105,6 +99,29 @@ class LocateAnythingBackend:
         import torch
 
         return torch.cuda.is_available()
+
+    @classmethod
+    def memory_report(
+        cls,
+        *,
+        model: str | os.PathLike[str] = OFFICIAL_MODEL,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        group_size: int = GROUP_SIZE,
+        cache_bytes: int | None = None,
+        **decoding: Any,
+    ) -> MemoryReport:
+        """Say what will fit on the device, from the checkpoint's JSON files; takes the settings of the constructor.
+
+        Raises:
+            BackendUnavailable, WeightsNotFound, WeightsInvalid: as the constructor does.
+        """
+        settings, room = _settings(decoding), _cache_bytes(cache_bytes)
+
+        from groundlink.backends.locateanything.report import report
+
+        return report(os.fspath(model), revision, device, dtype, settings, room)
 
     def run(self, image: OpenedImage, query: Query, context: Context) -> Generator[Found, None, Outcome]:
         """Answer a query, in groups of categories where it has many."""
@@ -180,6 +197,22 @@ class LocateAnythingBackend:
         if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             raise BadQuery(f"the example's box {example.box} ({example.box_format}) lies outside of {opened.name}")
         return _picture(opened, crop_box(*opened.size, example.box, example.box_format))
+
+
+def _settings(decoding: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**decoding)
+    except ValueError as error:
+        raise BackendUnavailable(f"the settings of locateanything are unfit: {error}") from error
+
+
+def _cache_bytes(given: int | None) -> int:
+    if given is not None and (not is_count(given) or given < 0):
+        raise BackendUnavailable(f"cache_bytes is a whole number of at least 0, not {given!r}")
+
+    from groundlink.backends.locateanything.kept import CACHE_BYTES
+
+    return CACHE_BYTES if given is None else given
 
 
 def _picture(opened: OpenedImage, box: tuple[int, int, int, int] | None = None) -> Picture:

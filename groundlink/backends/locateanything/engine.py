@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -16,21 +17,27 @@ from PIL import Image
 from torch import Tensor
 
 from groundlink.backends.locateanything.blocks import Kind
-from groundlink.backends.locateanything.config import MERGE, PATCH
+from groundlink.backends.locateanything.config import PATCH, WINDOW
 from groundlink.backends.locateanything.decoder import Decoder
 from groundlink.backends.locateanything.generate import Accepted
 from groundlink.backends.locateanything.hub import find
 from groundlink.backends.locateanything.kept import CACHE_BYTES, Kept
+from groundlink.backends.locateanything.memory import FIRST_SLOTS, Forecast, Shape, longest, room_for
 from groundlink.backends.locateanything.preprocessing import Grid, image_grid, image_tokens, preprocess
 from groundlink.backends.locateanything.prompt import expand_tags, tag_of
+from groundlink.backends.locateanything.room import (
+    give_back_freed_memory,
+    in_words,
+    is_memory,
+    keep_no_freed_memory,
+    room_of,
+)
 from groundlink.backends.locateanything.settings import Settings
 from groundlink.backends.locateanything.vision import normalise
 from groundlink.backends.locateanything.weights import Checkpoint, open_checkpoint
 from groundlink.errors import BackendUnavailable, BadQuery, OutOfMemory
 
 T = TypeVar("T")
-
-WORDS = 512  # tokens that buffers have room for beside image and answer, without being made anew
 
 DTYPES = {
     "bfloat16": torch.bfloat16,
@@ -113,8 +120,13 @@ class Engine:
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.model = checkpoint.model
-        self.decoder = Decoder(self.model)
         self.kept = Kept(cache_bytes)
+        self._on_cuda = self.model.device.type == "cuda"
+        self._asked: _Asked | None = None
+        item = self.model.language_model.model.embed_tokens.weight.itemsize
+        self.forecast = Forecast(self.config, item, self._on_cuda, cache_bytes=cache_bytes)
+        self.decoder = self._attempt("laying out the weights", lambda: Decoder(self.model, capacity=FIRST_SLOTS))
+        self.free()  # the places where weights were before
 
     @classmethod
     def load(
@@ -127,8 +139,15 @@ class Engine:
         cache_bytes: int = CACHE_BYTES,
         on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
     ) -> Engine:
-        """Find a checkpoint, open it, and make ready for questions that are answered with `settings`."""
+        """Find a checkpoint, open it, and make ready for questions that are answered with `settings`.
+
+        Raises:
+            BackendUnavailable, WeightsNotFound, WeightsInvalid: as the public `load` says.
+            OutOfMemory: the device has too little for the weights, or for the buffers of answers.
+        """
         chosen = choose_device(device)
+        if chosen.type == "cpu":
+            keep_no_freed_memory()
         folder = find(model, revision)
         checkpoint = open_checkpoint(
             folder, chosen, choose_dtype(dtype, chosen), lambda done: on_progress("loading the weights", 0.7 * done)
@@ -144,15 +163,17 @@ class Engine:
     @torch.inference_mode()
     def warm_up(self, settings: Settings, on_progress: Callable[[str, float], None]) -> None:
         """Make buffers and graphs for a picture of any size and its answer. The CPU makes them as they are needed."""
-        if self.model.device.type != "cuda":
+        self.forecast = replace(self.forecast, max_new_tokens=settings.max_new_tokens)
+        if not self._on_cuda:
             return
-        # A grid may exceed the limit a little, since sides are rounded up.
-        longest = self.config.patch_limit // MERGE**2 * 11 // 10 + WORDS + settings.max_new_tokens
-        with self._memory("the buffers for answers"):
-            self.decoder.warm_up(min(longest, self.config.max_length or longest), settings, on_progress)
+
+        def warm_up() -> None:
+            self.decoder.warm_up(longest(self.config, settings.max_new_tokens), settings, on_progress)
             patches = torch.zeros(4, 3, PATCH, PATCH, device=self.model.device)
             self.decoder.prefill(0, self.model.encode_images(patches, [(2, 2)]))
             torch.cuda.synchronize(self.model.device)
+
+        self._attempt(f"making room for answers of up to {settings.max_new_tokens} tokens (max_new_tokens)", warm_up)
 
     @torch.inference_mode()
     def answer(
@@ -174,6 +195,9 @@ class Engine:
                 "make the image smaller or ask about less at once"
             )
         check()
+        self._asked = _Asked([picture.size for picture in pictures], grids, len(prompt), figures)
+        slots = room_for(len(prompt), settings.max_new_tokens, most, self._on_cuda)
+        self._attempt("the question", lambda: self.decoder.reserve(slots))
         begun = self._read_first_image(chat, prompt, pictures, grids, order, figures) if order else 0
         check()
         self._read(prompt[begun:-1], [pictures[i] for i in order[1:]], begun, figures, "prefill")
@@ -218,7 +242,7 @@ class Engine:
         """Read a part of the prompt, with its pictures in order, into the cache behind the first `start` tokens."""
         looked_at = self._look(pictures, figures)
         with figures.stage(stage):
-            self._attempt("the image and the question", lambda: self._prefill(tokens, looked_at, start))
+            self._attempt("the question", lambda: self._prefill(tokens, looked_at, start))
 
     def _prefill(self, tokens: list[int], images: list[Tensor], start: int) -> None:
         ids = torch.tensor([tokens], dtype=torch.long, device=self.model.device)
@@ -232,15 +256,19 @@ class Engine:
         new = {picture.key: picture for picture in pictures if rows[picture.key] is None}
         if new:
             with figures.stage("preprocess"):
-                prepared = [preprocess(picture.open(), self.config.patch_limit) for picture in new.values()]
-                grids = [grid for _, grid in prepared]
-                patches = np.concatenate([patches for patches, _ in prepared])
+                patches, grids = self._attempt("the image", lambda: self._prepare(list(new.values())))
             with figures.stage("vision"):
                 encoded = self._attempt("the image", lambda: self._encode(patches, grids))
             for key, part in zip(new, encoded, strict=True):
                 rows[key] = part
                 self.kept.put(("rows", key), part)
         return [found for picture in pictures if (found := rows[picture.key]) is not None]
+
+    def _prepare(self, pictures: list[Picture]) -> tuple[NDArray[np.uint8], list[Grid]]:
+        """Return the patches of all pictures and their grids."""
+        prepared = [preprocess(picture.open(), self.config.patch_limit) for picture in pictures]
+        patches = [patches for patches, _ in prepared]
+        return patches[0] if len(patches) == 1 else np.concatenate(patches), [grid for _, grid in prepared]
 
     def _encode(self, patches: NDArray[np.uint8], grids: list[Grid]) -> list[Tensor]:
         rows = self.model.encode_images(normalise(torch.from_numpy(patches).to(self.model.device)), grids)
@@ -253,34 +281,68 @@ class Engine:
         Raises:
             OutOfMemory: it ran out again.
         """
-        try:
-            return work()
-        except RuntimeError as error:
-            if not _is_memory(error):
-                raise
-        # Behind the handler, or the error would hold on to what the work had allocated.
-        self.free()
-        with self._memory(what):
-            return work()
+        for _ in range(2):
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_memory(error):
+                    raise
+                # Its traceback would hold on to all that the work had allocated.
+                cause = error.with_traceback(None)
+            self.free()
+        raise OutOfMemory(self._too_much(what)) from cause
 
     def free(self) -> None:
         """Free what is kept for later questions."""
         self.kept.clear()
-        if self.model.device.type == "cuda":
+        if self._on_cuda:
             torch.cuda.empty_cache()
+        else:
+            give_back_freed_memory()
 
-    @contextmanager
-    def _memory(self, what: str) -> Iterator[None]:
-        """Turn memory that runs out, on whatever device, into the house error."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not _is_memory(error):
-                raise
-            raise OutOfMemory(
-                f"{what} needs more memory than is free; make the image smaller or free some memory"
-            ) from error
+    def _too_much(self, what: str) -> str:
+        """Say in words what was asked for, what it takes, what is free, and what would fit."""
+        device, room, asked = self.model.device, room_of(self.model.device), self._asked
+        free = "too little memory" if room is None else f"{in_words(room.free)} of memory"
+        if asked is None or not asked.sizes:
+            return f"{device} has {free} free, and {what} takes more; {_REMEDY}"
+        size, shape = max(asked.sizes, key=math.prod), asked.shape()
+        # What the weights and the buffers take is theirs already.
+        held = self.forecast.held(self.decoder.capacity)
+        needed = self.forecast.call(shape, self.decoder.capacity).peak - held
+        told = f"{asked.in_words()} takes about {in_words(needed)} of memory beside the model, and "
+        if room is None:
+            return f"{told}{device} has too little free; make the image smaller or free some memory"
+        told += f"{device} has {in_words(room.free)} free"
+        # Memory ran out, so what is named must be less than what was tried, whatever the figures say.
+        free_to_use = held + int(min(room.free, 0.9 * needed))
+        fits = self.forecast.largest(free_to_use, size, shape.words, shape.answer, self.decoder.capacity)
+        if fits is None:
+            return f"{told}; not even a small image would fit: {_REMEDY}"
+        return f"{told}; make the image smaller, at most {fits[0]}×{fits[1]} would fit, or free some memory"
 
 
-def _is_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+_REMEDY = "choose a smaller type (such as dtype='bfloat16') or another device, or close other programs"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is being answered, for those who must be told that it takes too much."""
+
+    sizes: Sequence[tuple[int, int]]
+    grids: Sequence[Grid]
+    prompt: int
+    figures: Figures
+
+    def shape(self) -> Shape:
+        """Return the call as one about its largest picture."""
+        size = max(self.sizes, key=math.prod)
+        tokens = image_tokens(self.grids[self.sizes.index(size)])
+        return Shape(size, max(0, self.prompt - tokens), int(self.figures["tokens"]) + WINDOW)
+
+    def in_words(self) -> str:
+        """Name the pictures, and what they come to."""
+        sizes = " and ".join(f"{width}×{height}" for width, height in self.sizes)
+        tokens = f"{self.prompt:,}".replace(",", " ")
+        behind = f" and {self.figures['tokens']:.0f} of its answer" if self.figures["tokens"] else ""
+        return f"the image{'s' * (len(self.sizes) > 1)} of {sizes} ({tokens} tokens with the question{behind})"

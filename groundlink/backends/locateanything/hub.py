@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from groundlink.backends.locateanything.config import read_json
@@ -11,6 +12,7 @@ from groundlink.errors import WeightsNotFound
 OFFICIAL_MODEL = "nvidia/LocateAnything-3B"
 LICENSE = "NVIDIA's licence for LocateAnything, non-commercial use only"
 FILES = ("*.json", "*.safetensors")  # all that is ever downloaded: no code, no pickles
+SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer_config.json")  # a few kilobytes, which say all sizes
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -24,6 +26,27 @@ def find(model: str, revision: str | None = None) -> Path:
     Raises:
         WeightsNotFound: there is no such folder, and no such repository can be had.
     """
+    folder = _folder(model) or find_cached(model, revision)
+    if folder is not None:
+        return folder
+    official = model.lower() == OFFICIAL_MODEL.lower()
+    terms = LICENSE if official else "see its page on the hub"
+    _log.warning("downloading %s; licence of the weights: %s", model, terms)
+    return _download(model, revision, FILES)
+
+
+def find_settings(model: str, revision: str | None = None) -> Path:
+    """Return a folder with a checkpoint's settings, SETTINGS; of a repository, these alone are downloaded.
+
+    Raises:
+        WeightsNotFound: there is no such folder, and no such repository can be had.
+    """
+    folder = _folder(model) or find_cached(model, revision)
+    return folder if folder is not None else _download(model, revision, SETTINGS)
+
+
+def _folder(model: str) -> Path | None:
+    """Return the folder that is meant, None where it is a repository."""
     path = Path(model).expanduser()
     if model and path.is_dir():
         return path
@@ -31,8 +54,7 @@ def find(model: str, revision: str | None = None) -> Path:
         raise WeightsNotFound(
             f"there is no folder {model!r}; give the folder of a checkpoint, or a repository such as {OFFICIAL_MODEL!r}"
         )
-    cached = find_cached(model, revision)
-    return cached if cached is not None else _download(model, revision)
+    return None
 
 
 def find_cached(model: str, revision: str | None = None) -> Path | None:
@@ -57,14 +79,11 @@ def find_cached(model: str, revision: str | None = None) -> Path | None:
     return path if whole else None
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _download(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    official = repository.lower() == OFFICIAL_MODEL.lower()
-    terms = LICENSE if official else "see its page on the hub"
-    _log.warning("downloading %s; licence of the weights: %s", repository, terms)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except Exception as error:  # a download fails in as many ways as there are networks
         raise WeightsNotFound(
             f"{repository!r} is neither on this machine nor could be downloaded ({type(error).__name__}: {error}); "

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from groundlink.backends.locateanything.config import Config, read_config
 from groundlink.backends.locateanything.hub import tensor_files
+from groundlink.backends.locateanything.memory import weight_numbers
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.prompt import Tokenizer
+from groundlink.backends.locateanything.room import in_words, is_memory, room_of
 from groundlink.errors import OutOfMemory, WeightsInvalid
 
 _OUTPUT = "language_model.lm_head.weight"
@@ -53,17 +55,28 @@ def open_checkpoint(
     if config is not None:
         with torch.device("meta"):
             model = LocateAnything(config)
+        too_much: BaseException | None = None
         try:
             _fill(model, files, device, dtype, problems, on_progress)
-        except torch.OutOfMemoryError as error:
-            size = sum(file.stat().st_size for file in files) / 1e9
-            raise OutOfMemory(
-                f"{device} has too little free memory for the weights in {folder} ({size:.1f} GB of files); "
-                "free some, choose another device, or a smaller type such as bfloat16"
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
+            too_much = error.with_traceback(None)  # which would hold on to the weights that were read
+        if too_much is not None:
+            raise OutOfMemory(_too_much(folder, config, device, dtype)) from too_much
     if problems or tokenizer is None or config is None or model is None:
         raise WeightsInvalid(f"{folder} is no LocateAnything checkpoint that can be run:\n- " + "\n- ".join(problems))
     return Checkpoint(folder, config, tokenizer, model.eval())
+
+
+def _too_much(folder: Path, config: Config, device: torch.device, dtype: torch.dtype) -> str:
+    room = room_of(device)
+    free = "" if room is None else f", and {in_words(room.free)} are free"
+    return (
+        f"{device} has too little free memory for the weights in {folder}: as {str(dtype).removeprefix('torch.')} "
+        f"they take {in_words(weight_numbers(config) * dtype.itemsize)}{free}; "
+        "free some, choose another device, or a smaller type such as bfloat16"
+    )
 
 
 def _tokenizer(folder: Path, problems: list[str]) -> Tokenizer | None:

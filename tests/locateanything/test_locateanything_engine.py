@@ -10,6 +10,7 @@ from PIL import Image
 import groundlink
 from groundlink.backends.locateanything import engine as engine_module
 from groundlink.backends.locateanything.kept import Kept
+from groundlink.backends.locateanything.settings import Settings
 from groundlink.errors import BackendUnavailable, OutOfMemory
 from groundlink.image import ImageStore
 from tests.locateanything import samples
@@ -159,7 +160,6 @@ def test_room_without_meaning_is_refused(value):
 STAGES = {
     "vision": lambda engine: (engine.model, "encode_images"),
     "prefill": lambda engine: (engine.decoder, "prefill"),
-    "keeping": lambda engine: (engine.decoder, "keep"),
     "a step": lambda engine: (engine.decoder, "step"),
 }
 
@@ -194,6 +194,53 @@ def test_memory_that_runs_out_is_freed_and_tried_once_more(locator, monkeypatch,
         locator.locate(IMAGE, CAR)
     monkeypatch.undo()
     assert locator.locate(IMAGE, CAR).raw == wanted.raw  # and nothing is left over
+
+
+def test_what_there_is_no_room_to_keep_is_not_kept(locator, monkeypatch):
+    wanted = locator.locate(IMAGE, CAR)
+    locator.backend._engine.free()
+    monkeypatch.setattr(locator.backend._engine.decoder, "keep", lambda *_: full())
+    assert locator.locate(IMAGE, CAR).raw == wanted.raw
+    assert paid(locator.locate(IMAGE, CAR)) >= {"image_prefill"}
+
+
+def test_an_answer_that_is_closed_late_leaves_the_next_one_alone(locator):
+    engine = locator.backend._engine
+    chat = f"<|im_start|>user\n<image-1>{'Locate all.'}<|im_end|>\n<|im_start|>assistant\n"
+    with Image.open(IMAGE) as picture:
+        picture.load()
+
+    def ask():
+        pictures = [engine_module.Picture("one", picture.size, lambda: picture)]
+        return engine.answer(chat, pictures, Settings(max_new_tokens=30), engine.new_figures(), lambda: None)
+
+    wanted = [accepted.tokens for accepted in ask()]
+    assert len(wanted) > 2
+    first, second = ask(), ask()
+    next(first)
+    told = [next(second).tokens]
+    first.close()
+    assert told + [accepted.tokens for accepted in second] == wanted
+
+
+def test_what_is_kept_of_a_prompt_goes_by_the_tag_too(locator):
+    """The same words before it and the same picture, but written as another picture's number."""
+    engine = locator.backend._engine
+    with Image.open(IMAGE) as picture:
+        picture.load()
+    pictures = [engine_module.Picture("one", picture.size, lambda: picture)] * 2
+
+    def ask(tag):
+        engine_chat = f"<|im_start|>user\n{tag}Locate all.<|im_end|>\n<|im_start|>assistant\n"
+        figures = engine.new_figures()
+        answer = engine.answer(engine_chat, pictures, Settings(max_new_tokens=30), figures, lambda: None)
+        return [accepted.tokens for accepted in answer]
+
+    wanted = ask("<image-2>")
+    engine.free()
+    ask("<image-1>")
+    assert ask("<image-2>") == wanted
+    assert len([key for key in engine.kept._tensors if key[0] != "rows"]) == 2
 
 
 def full():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -195,15 +195,15 @@ class Engine:
                 "make the image smaller or ask about less at once"
             )
         check()
-        self._asked = _Asked([picture.size for picture in pictures], grids, len(prompt), figures)
+        asked = self._asked = _Asked([picture.size for picture in pictures], grids, len(prompt), figures)
         slots = room_for(len(prompt), settings.max_new_tokens, most, self._on_cuda)
         self._attempt("the question", lambda: self.decoder.reserve(slots))
         begun = self._read_first_image(chat, prompt, pictures, grids, order, figures) if order else 0
         check()
         self._read(prompt[begun:-1], [pictures[i] for i in order[1:]], begun, figures, "prefill")
-        self.decoder.begin(0, prompt, settings, most)
+        self._attempt("the answer", lambda: self.decoder.begin(0, prompt, settings, most))
         try:
-            while self.decoder.running(0):
+            while self.decoder.running(0) and self._asked is asked:
                 check()
                 with figures.stage("decode"):
                     (accepted,) = self._attempt("the answer", self.decoder.step)
@@ -213,7 +213,8 @@ class Engine:
                 figures["switches"] += accepted.kind == Kind.ERROR_BOX
                 yield accepted
         finally:
-            self.decoder.release(0)
+            if self._asked is asked:  # and not another question, asked before this answer was closed
+                self.decoder.release(0)
 
     def _read_first_image(
         self,
@@ -227,16 +228,27 @@ class Engine:
         """Fill the cache up to the end of the first image, and return where that is."""
         first = order[0]
         end = prompt.index(self.config.ids.image) + image_tokens(grids[first]) + 1
-        key = (chat[: chat.index(tag_of(first))], pictures[first].key, grids[first])
+        tag = tag_of(first)
+        key = (chat[: chat.index(tag) + len(tag)], pictures[first].key, grids[first])
         kept = self.kept.get(key)
         if kept is None:
             self._read(prompt[:end], [pictures[first]], 0, figures, "image_prefill")
-            if self.kept.limit:
-                self.kept.put(key, self._attempt("the image", lambda: self.decoder.keep(0, end)))
+            self._keep(key, end)
         else:
             with figures.stage("prefill"):
                 self._attempt("the image", lambda: self.decoder.put(0, kept))
         return end
+
+    def _keep(self, key: Hashable, length: int) -> None:
+        """Keep the start of the cache for later questions, unless there is no room for it."""
+        if not self.kept.limit:
+            return
+        try:
+            self.kept.put(key, self.decoder.keep(0, length))
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
+            self.free()
 
     def _read(self, tokens: list[int], pictures: Sequence[Picture], start: int, figures: Figures, stage: str) -> None:
         """Read a part of the prompt, with its pictures in order, into the cache behind the first `start` tokens."""

@@ -10,7 +10,14 @@ import torch
 
 BIG = 4 * 2**20  # bytes from which a block of the CPU's memory is given back when it is freed
 _UNLIMITED = 2**60  # a limit of a control group from here on is none
-_WORDS_OF_MEMORY = ("allocate memory", "bad_alloc", "Cannot allocate", "out of memory", "could not create a memory")
+_WORDS_OF_MEMORY = (
+    "allocate memory",
+    "bad_alloc",
+    "Cannot allocate",
+    "out of memory",
+    "could not create a memory",
+    "ALLOC_FAILED",
+)
 
 
 @dataclass(frozen=True)

@@ -266,9 +266,7 @@ class Decoder:
         if length >= limit:
             return
         self.reserve(length + ROWS)
-        numbers = torch.Generator().manual_seed(settings.seed)
         parallel = settings.mode != "slow"
-        self._sequences[slot] = _Sequence(settings, length, limit, 1, parallel, numbers)
         self._rules.put(slot, settings)
         state, before = self._state, sorted(set(prompt[:-1]))
         state.pending[slot] = prompt[-1]
@@ -278,6 +276,8 @@ class Decoder:
         state.seen[slot], state.seen_count[slot] = prompt[-1], len(before)
         state.seen[slot, : len(before)] = torch.tensor(before, device=self.device)
         state.running[slot] = True
+        numbers = torch.Generator().manual_seed(settings.seed)
+        self._sequences[slot] = _Sequence(settings, length, limit, 1, parallel, numbers)
 
     def running(self, slot: int) -> bool:
         """Tell whether a sequence has not come to its end."""

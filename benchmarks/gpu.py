@@ -34,6 +34,7 @@ from benchmarks.timing import Row, device_name, print_rows
 from groundlink.backends.locateanything.blocks import Dense, Kind, decode_block, read_block
 from groundlink.backends.locateanything.config import WINDOW
 from groundlink.backends.locateanything.decoder import ROWS, Decoder, Shape
+from groundlink.backends.locateanything.engine import Engine
 from groundlink.backends.locateanything.generate import Accepted, generate, step_rows
 from groundlink.backends.locateanything.parse import scan
 from groundlink.backends.locateanything.sampling import probabilities
@@ -314,8 +315,13 @@ def run_timings(device: torch.device, until: float) -> Row:
     calls = {"settings": {**settings, **facts}, "rows": rows}
     print("\nwhole calls,", calls["settings"])
     print_rows(rows)
-    stages = memory.run(memory.small_model(152_681, device), 160 if on_gpu else 16, None, device)
-    return {"decode": steps, "call": calls, "memory": {"settings": {"shape": "small"}, "rows": stages}}
+    peaks: list[Row] = []
+    if on_gpu:
+        engine = Engine(checkpoint)
+        engine.warm_up(call.SETTINGS, lambda doing, fraction: None)
+        peaks = memory.calls_on_cuda(engine, memory.CASES)
+        memory.report_calls(device, settings, peaks)
+    return {"decode": steps, "call": calls, "memory": {"settings": settings, "rows": peaks}}
 
 
 def hold_targets(timings: Row) -> list[Row]:
@@ -336,6 +342,10 @@ def hold_targets(timings: Row) -> list[Row]:
     if first and second:
         share = second["median_ms"] / first["median_ms"]
         targets.append(("1920×1080, one box, second ÷ first", share, "at most", 0.25))
+    for row in timings["memory"]["rows"]:
+        targets.append((f"{row['name']}: foretold ÷ measured, off by", abs(row["ratio"] - 1), "at most", 0.1))
+        if row["name"].startswith("3840"):
+            targets.append(("3840×2160, GB at the peak", row["measured_mib"] * 2**20 / 1e9, "at most", 16))
     return [{"target": name, "value": round(value, 2), "limit": f"{sense} {limit}",
              "met": value <= limit if sense == "at most" else value >= limit}
             for name, value, sense, limit in targets]  # fmt: skip

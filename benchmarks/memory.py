@@ -74,14 +74,15 @@ def call(engine: Engine, width: int, height: int, boxes: int) -> Shape:
     return Shape((width, height), words, int(figures["tokens"]))
 
 
-def compared(engine: Engine, shape: Shape, boxes: int, measured: int, **more: Any) -> Row:
-    """Return a row of what a call was foretold to take and what it took."""
+def compared(engine: Engine, shape: Shape, boxes: int, measured: int, seconds: float, **more: Any) -> Row:
+    """Return a row of what a call was foretold to take and what it took; it is timed once, so it has no spread."""
     budget = engine.forecast.call(shape)
     stages = {name: round(getattr(budget, name) / MIB) for name in ("weights", "vision", "prefill", "decoding", "kept")}
     return {
         "name": f"{shape.size[0]}×{shape.size[1]}, {boxes} boxes", "tokens": shape.answer,
         "predicted_mib": round(budget.peak / MIB), "measured_mib": round(measured / MIB),
         "ratio": round(budget.peak / measured, 3), **stages, **more,
+        "median_ms": round(1000 * seconds, 1), "spread": None, "floor_ms": None, "ratio_to_plain": None,
     }  # fmt: skip
 
 
@@ -91,9 +92,12 @@ def calls_on_cuda(engine: Engine, cases: Sequence[tuple[int, int, int]]) -> list
     for case in cases:
         engine.free()
         torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
         shape = call(engine, *case)
+        seconds = time.perf_counter() - started
         reserved = round(torch.cuda.max_memory_reserved() / MIB)
-        rows.append(compared(engine, shape, case[2], torch.cuda.max_memory_allocated(), reserved_mib=reserved))
+        held = torch.cuda.max_memory_allocated()
+        rows.append(compared(engine, shape, case[2], held, seconds, reserved_mib=reserved))
     return rows
 
 
@@ -107,7 +111,7 @@ def call_on_cpu(shape: str, dtype: str, case: tuple[int, int, int]) -> Row:
         engine = Engine(random_checkpoint(shape, device, DTYPES[dtype], TEXTS))
         asked = call(engine, *case)
     held, seconds = peak.stop()
-    return compared(engine, asked, case[2], held, seconds=round(seconds, 1))
+    return compared(engine, asked, case[2], held, seconds)
 
 
 def calls(device: torch.device, shape: str, dtype: str, cases: Sequence[tuple[int, int, int]]) -> list[Row]:

@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, which programs inherit.
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np
 from groundlink.backend import BackendInfo, Outcome
 from groundlink.locator import Locator
@@ -53,7 +55,10 @@ def test_a_program_ends_soon_whatever_its_workers_do(ending, stubborn):
         else:
             time.sleep(0.2)
         started = time.perf_counter()
-        out, err = program.communicate(timeout=30)
+        try:
+            out, err = program.communicate(timeout=30)
+        finally:
+            program.kill()
     assert time.perf_counter() - started < 2
     assert out.split() == ([] if stubborn else [b"stopped", b"closed"])
     assert program.returncode == {"Ctrl-C": -signal.SIGINT, "the end": 0}.get(ending.split(" in ")[0], 1), err

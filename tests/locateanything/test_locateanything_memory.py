@@ -21,7 +21,7 @@ from benchmarks.shapes import SHAPES, random_checkpoint
 from groundlink.backends.locateanything import engine as engine_module
 from groundlink.backends.locateanything import room as room_module
 from groundlink.backends.locateanything.config import Config, TextConfig, TokenIds, VisionConfig, read_config
-from groundlink.backends.locateanything.decoder import Decoder
+from groundlink.backends.locateanything.decoder import Decoder, spans
 from groundlink.backends.locateanything.engine import Engine, Picture
 from groundlink.backends.locateanything.memory import (
     FIRST_SLOTS,
@@ -29,7 +29,6 @@ from groundlink.backends.locateanything.memory import (
     Shape,
     full_size,
     longest,
-    spans,
     weight_numbers,
 )
 from groundlink.backends.locateanything.model import LocateAnything

@@ -322,7 +322,7 @@ class Decoder:
         span = max(sequence.length - sequence.pending for sequence in sequences) + rows
         history = max(sequence.length for sequence in sequences)
         if self._fixed:
-            span = history = SPANS << ((span - 1) // SPANS).bit_length()
+            span = history = spans(span - ROWS)[-1]
             self.reserve(span)
         elif span > self.capacity:
             self.reserve(span + self.capacity // 2)  # and not a little more each time
@@ -370,9 +370,7 @@ class Decoder:
     @torch.inference_mode()
     def warm_up(self, capacity: int, settings: Settings, on_progress: Callable[[str, float], None]) -> None:
         """Make room for sequences of so many tokens, and capture the graphs of one answered with `settings`."""
-        buckets = [SPANS]
-        while buckets[-1] < capacity + ROWS:
-            buckets.append(2 * buckets[-1])
+        buckets = spans(capacity)
         self.reserve(buckets[-1])
         rows, outputs = (1, 1) if settings.mode == "slow" else (ROWS, WINDOW)
         for number, span in enumerate(buckets if self._on_cuda and self._fixed else []):
@@ -583,6 +581,14 @@ def _working_kernels(config: TextConfig, device: torch.device, dtype: torch.dtyp
         _log.warning("decoding goes on without fused kernels, which do not work here: %s", error)
         return None
     return kernels
+
+
+def spans(length: int) -> list[int]:
+    """Return the slots that steps read where graphs are captured, up to a sequence of so many tokens."""
+    found = [SPANS]
+    while found[-1] < length + ROWS:
+        found.append(2 * found[-1])
+    return found
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

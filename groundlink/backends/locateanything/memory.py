@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from groundlink.backends.locateanything.config import MERGE, PATCH, WINDOW, Config
-from groundlink.backends.locateanything.decoder import ROWS, SPANS
+from groundlink.backends.locateanything.decoder import ROWS, spans
 from groundlink.backends.locateanything.kept import CACHE_BYTES
 from groundlink.backends.locateanything.preprocessing import Size, image_grid, image_tokens
 from groundlink.errors import BadImage
@@ -257,14 +257,6 @@ def longest(config: Config, max_new_tokens: int) -> int:
     # A grid may exceed the limit a little, since sides are rounded up.
     most = config.patch_limit // MERGE**2 * 11 // 10 + WORDS + max_new_tokens
     return min(most, config.max_length or most)
-
-
-def spans(length: int) -> list[int]:
-    """Return the slots that steps read where graphs are captured, up to a sequence of so many tokens."""
-    found = [SPANS]
-    while found[-1] < length + ROWS:
-        found.append(2 * found[-1])
-    return found
 
 
 def room_for(prompt: int, max_new_tokens: int, max_length: int | None, cuda: bool) -> int:

@@ -34,6 +34,7 @@ from groundlink.backends.locateanything.config import WINDOW
 from groundlink.backends.locateanything.engine import Engine, Picture
 from groundlink.backends.locateanything.preprocessing import image_grid, image_tokens, preprocess
 from groundlink.backends.locateanything.prompt import QUESTIONS, SYSTEM, Turn, build_chat, expand_tags
+from groundlink.backends.locateanything.room import is_memory
 from groundlink.backends.locateanything.settings import Settings
 from groundlink.backends.locateanything.weights import Checkpoint
 
@@ -99,7 +100,7 @@ class Caller:
         try:
             return self.theirs(picture, question, boxes)
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not is_memory(error):
                 raise
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # behind the handler, which holds on to what was allocated

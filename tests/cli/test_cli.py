@@ -296,9 +296,10 @@ def test_a_reader_that_goes_away_and_ctrl_c(login):
         slow = subprocess.Popen([PROGRAM, "locate", str(login), "x"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
         time.sleep(wait)
         slow.send_signal(signal.SIGINT)
-        _, errors = slow.communicate(timeout=20)
+        told, errors = slow.communicate(timeout=20)
         assert b"Traceback" not in errors
-        assert slow.returncode in {130, 1}, "interrupted, or done just before"
+        # Interrupted; or done just before, when Python may already have given the signal back to the system.
+        assert slow.returncode == 130 or (told and slow.returncode in {1, -signal.SIGINT})
 
 
 def test_a_bar_shows_on_a_terminal_and_not_in_a_pipe(login):

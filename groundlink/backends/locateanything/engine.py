@@ -105,7 +105,8 @@ class Figures(defaultdict[str, float]):
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            # Not for the whole device: that would break off a capture under way in another thread.
+            torch.cuda.current_stream(self._device).synchronize()
 
 
 class Engine:
@@ -181,7 +182,13 @@ class Engine:
     ) -> Iterator[Accepted]:
         """Answer a chat whose tags stand for the pictures, by their order.
 
-        What the first picture costs, and the words before it, is paid once for all questions that begin alike.
+        What the first picture costs, and the words before it, is paid once for all questions that begin alike. `check`
+        is called before each piece of work, and may raise. Another answer that is begun ends this one.
+
+        Raises:
+            BadImage: a picture is of a shape that the model does not read.
+            BadQuery: a tag names no picture, or the prompt is longer than the model takes.
+            OutOfMemory: the device has too little memory, also after all was freed that is only kept.
         """
         for stage in ("preprocess", "vision", "image_prefill"):
             figures[stage] += 0.0  # what was kept costs nothing, and says so

@@ -1,0 +1,1 @@
+"""Measuring answers against the truth: metrics on arrays, readers of truth, and the scores' calibration."""

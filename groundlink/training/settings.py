@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from groundlink.errors import BadData
@@ -137,6 +139,22 @@ class TrainSettings:
     def is_frozen(self, name: str) -> bool:
         """Tell whether the tensor of that name is not trained."""
         return any(name.startswith(PARTS.get(part, part)) for part in self.freeze)
+
+
+def recipe_settings(recipe: Path) -> dict[str, Any]:
+    """Return the settings that a recipe may have beside its data sets, by the key `settings`.
+
+    Raises:
+        BadData: they are no object. Whatever else is wrong with a recipe, `read_recipe` says.
+    """
+    try:
+        raw = json.loads(recipe.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    settings = raw.get("settings", {}) if isinstance(raw, dict) else {}
+    if not isinstance(settings, dict):
+        raise BadData(f"{recipe}: 'settings' is {settings!r:.40}, not an object of names and values")
+    return settings
 
 
 _COUNTS = {

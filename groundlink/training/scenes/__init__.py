@@ -1,0 +1,63 @@
+"""Generated scenes: pictures, questions about them and the truth, from nothing but a seed.
+
+    scene, questions = draw("train", 0)
+
+The same split and number give the same scene, always. Scenes of different splits never meet: the split is part of the
+seed. Needs matplotlib, for its fonts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from groundlink.errors import BadQuery
+from groundlink.training.samples import Sample
+from groundlink.training.scenes.layout import HELD_OUT, Item, Scene, make_scene
+from groundlink.training.scenes.questions import Question, ask
+
+SPLITS = {"train": 1, "held-out": 2, "calibration": 3, "new-combinations": 4}
+"""To train on; to measure on; to fit the calibration on; and colours with shapes that training never shows."""
+
+SMALLEST, LARGEST = 168, 280  # pixels of a side
+
+__all__ = ["HELD_OUT", "SPLITS", "Item", "Question", "Scene", "Scenes", "draw"]
+
+
+def draw(split: str, number: int, questions: int = 8, seed: int = 0) -> tuple[Scene, list[Question]]:
+    """Draw a scene of a split and ask up to so many questions about it.
+
+    Raises:
+        BadQuery: there is no such split.
+    """
+    if split not in SPLITS:
+        raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
+    # Sixteen neighbours have one size: a batch of them needs no padding.
+    width, height = np.random.default_rng([SPLITS[split], seed, number // 16, 1]).integers(SMALLEST, LARGEST + 1, 2)
+    rng = np.random.default_rng([SPLITS[split], seed, number])
+    new = split == "new-combinations"
+    while True:
+        scene = make_scene(rng, int(width), int(height), new)
+        asked = ask(scene, rng, questions, new)
+        if asked:
+            return scene, asked
+
+
+class Scenes:
+    """Scenes of a split, without end, as training takes them: one sample a scene, one conversation a question."""
+
+    def __init__(self, split: str = "train", questions: int = 8, seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
+        self.split, self.questions, self.seed = split, questions, seed
+
+    def __len__(self) -> int:
+        """Scenes have no end; this is what an epoch would be called."""
+        raise TypeError("scenes have no end")
+
+    def sample(self, index: int) -> Sample:
+        """Return the scene of a number."""
+        scene, asked = draw(self.split, index, self.questions, self.seed)
+        image: Image.Image = scene.image
+        talks = tuple((f"<image-1>{q.text}", q.answer(*image.size)) for q in asked)
+        return Sample((lambda: image,), talks, f"scene {self.split}:{index}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -22,9 +22,18 @@ from groundlink.training.records import Key, Stream
 from groundlink.training.sequences import IGNORE, Encoded, SampleEncoder, TooLong, visible
 
 BUFFER = 32
+PATIENCE = 64
+"""Rows for which a sample may wait; then it goes before larger ones, which would else keep it waiting for ever."""
 
 _log = logging.getLogger(__name__)
 _K = TypeVar("_K")
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting(Generic[_K]):
+    encoded: Encoded
+    key: _K
+    rows: int  # that were taken while it waited
 
 
 class Packer(Generic[_K]):
@@ -37,40 +46,40 @@ class Packer(Generic[_K]):
         self.max_tokens = max_tokens
         self.buffer = buffer
         self.skipped = 0  # samples that were longer than a row
-        self._waiting: list[tuple[Encoded, _K]] = []
+        self._waiting: list[_Waiting[_K]] = []
 
     @property
     def full(self) -> bool:
-        """The buffer holds all it may; time to take a row out."""
-        return len(self._waiting) >= self.buffer
+        """The buffer holds enough to choose from, and enough for a row; time to take one out."""
+        return len(self._waiting) >= self.buffer and sum(len(w.encoded) for w in self._waiting) >= self.max_tokens
 
     @property
-    def keys(self) -> list[_K]:
-        """The keys of what is in the buffer, in its order."""
-        return [key for _, key in self._waiting]
+    def waiting(self) -> list[tuple[_K, int]]:
+        """The keys of what is in the buffer, in its order, and for how many rows each has waited."""
+        return [(waiting.key, waiting.rows) for waiting in self._waiting]
 
-    def add(self, encoded: Encoded, key: _K) -> bool:
-        """Put a sample into the buffer, or count it as skipped and return False where it is longer than a row."""
+    def add(self, encoded: Encoded, key: _K, rows: int = 0) -> bool:
+        """Put a sample into the buffer, or count it as skipped and return False where it is longer than a row.
+
+        `rows` is for how many it has waited already.
+        """
         if len(encoded) > self.max_tokens:
             self.skipped += 1
             return False
-        self._waiting.append((encoded, key))
+        self._waiting.append(_Waiting(encoded, key, rows))
         return True
 
     def take(self) -> list[Encoded]:
         """Take a row out of the buffer; an empty buffer gives an empty one."""
-        room, row = self.max_tokens, []
-        # Of equally long ones the first that came goes first, so a buffer that was restored gives the same rows.
-        order = sorted(range(len(self._waiting)), key=lambda i: -len(self._waiting[i][0]))
-        taken = set()
-        for i in order:
-            encoded = self._waiting[i][0]
-            if len(encoded) <= room:
-                room -= len(encoded)
-                row.append(encoded)
-                taken.add(i)
-        self._waiting = [waiting for i, waiting in enumerate(self._waiting) if i not in taken]
-        return row
+        room = self.max_tokens
+        row: list[_Waiting[_K]] = []
+        # The sort is stable, and the buffer in order of arrival: one that was restored gives the same rows.
+        for waiting in sorted(self._waiting, key=lambda one: (one.rows < PATIENCE, -len(one.encoded))):
+            if len(waiting.encoded) <= room:
+                room -= len(waiting.encoded)
+                row.append(waiting)
+        self._waiting = [replace(one, rows=one.rows + 1) for one in self._waiting if one not in row]
+        return [waiting.encoded for waiting in row]
 
 
 def pack(samples: Iterable[Encoded], max_tokens: int, buffer: int = BUFFER) -> Iterator[list[Encoded]]:
@@ -115,13 +124,13 @@ class PackedStream:
                 raise BadData(f"{in_a_row} samples in a row are too long, the last is {why}")
         return self._packer.take()
 
-    def _add(self, key: Key) -> str:
+    def _add(self, key: Key, rows: int = 0) -> str:
         """Put a sample into the buffer; return why it was skipped, or nothing."""
         sample = self.stream.sample(key)
         try:
             encoded = self._encoder.encode(sample)
             why = ""
-            if not self._packer.add(encoded, key):
+            if not self._packer.add(encoded, key, rows):
                 why = f"{sample.source}: has {len(encoded)} rows, more than a packed row of {self._packer.max_tokens}"
         except TooLong as error:
             why = str(error)
@@ -132,7 +141,7 @@ class PackedStream:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this is, as JSON."""
-        buffer = [list(key) for key in self._packer.keys]
+        buffer = [[*key, rows] for key, rows in self._packer.waiting]
         return {"stream": self.stream.state_dict(), "buffer": buffer, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,8 +152,8 @@ class PackedStream:
         """
         self.stream.load_state_dict(state["stream"])
         self._packer = Packer(self._packer.max_tokens, self._packer.buffer)
-        for name, index in state["buffer"]:
-            self._add((name, index))
+        for name, index, rows in state["buffer"]:
+            self._add((name, index), rows)
         self.skipped = state["skipped"]
 
 

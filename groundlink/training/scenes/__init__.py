@@ -19,6 +19,8 @@ from groundlink.training.scenes.questions import Question, ask
 SPLITS = {"train": 1, "held-out": 2, "calibration": 3, "new-combinations": 4}
 """To train on; to measure on; to fit the calibration on; and colours with shapes that training never shows."""
 
+SMALLEST, LARGEST = 168, 280  # pixels of a side
+
 __all__ = ["HELD_OUT", "SPLITS", "Item", "Question", "Scene", "Scenes", "draw"]
 
 
@@ -30,10 +32,12 @@ def draw(split: str, number: int, questions: int = 8, seed: int = 0) -> tuple[Sc
     """
     if split not in SPLITS:
         raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
+    # Sixteen neighbours have one size: a batch of them needs no padding.
+    width, height = np.random.default_rng([SPLITS[split], seed, number // 16, 1]).integers(SMALLEST, LARGEST + 1, 2)
     rng = np.random.default_rng([SPLITS[split], seed, number])
     new = split == "new-combinations"
     while True:
-        scene = make_scene(rng, new)
+        scene = make_scene(rng, int(width), int(height), new)
         asked = ask(scene, rng, questions, new)
         if asked:
             return scene, asked

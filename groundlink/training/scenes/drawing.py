@@ -124,9 +124,7 @@ def _search(p: _Pen) -> None:
 def _settings(p: _Pen) -> None:
     for i in range(8):
         a = math.tau * i / 8
-        p.line(
-            (0.5 + 0.3 * math.cos(a), 0.5 + 0.3 * math.sin(a)), (0.5 + 0.48 * math.cos(a), 0.5 + 0.48 * math.sin(a))
-        )
+        p.line((0.5 + 0.3 * math.cos(a), 0.5 + 0.3 * math.sin(a)), (0.5 + 0.48 * math.cos(a), 0.5 + 0.48 * math.sin(a)))
     p.oval(0.18, 0.18, 0.82, 0.82)
     p.oval(0.4, 0.4, 0.6, 0.6, solid=True)
 

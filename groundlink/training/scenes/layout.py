@@ -44,13 +44,13 @@ HELD_OUT = frozenset(
 )
 """Colours with shapes that training never shows together, to see whether the model puts together what it learned."""
 
-WORDS = tuple(
+WORDS = (
     "Save Open Close Cancel Delete Edit Copy Paste Print Search Find Help Home Back Next Login Logout Email Password "
     "Name Phone Address City Country Date Time Start Stop Pause Play Send Reply Share Export Import Upload Download "
     "Refresh Reset Apply Submit Confirm Accept Decline Yes No OK Menu Settings Profile Account Users Files Folder "
     "Image Video Music Camera Map News Mail Chat Cart Order Pay Total Price Speed Level Zoom View Insert Format Tools "
-    "Window General Privacy Network Theme Language Sound".split()
-)
+    "Window General Privacy Network Theme Language Sound"
+).split()  # noqa: SIM905 - a list of so many lines is no easier to read
 
 SMALL, LARGE = 26, 42  # pixels: shapes below are small, above large
 
@@ -88,9 +88,8 @@ class Scene:
     items: list[Item] = field(default_factory=list)
 
 
-def make_scene(rng: RNG, held_out: bool) -> Scene:
+def make_scene(rng: RNG, width: int, height: int, held_out: bool) -> Scene:
     """Draw a scene; `held_out` says whether it shows the colours and shapes of HELD_OUT, or none of them."""
-    width, height = (int(v) for v in rng.integers(168, 281, 2))
     kind = rng.choice(4, p=(0.8, 0.08, 0.04, 0.08) if held_out else (0.45, 0.37, 0.08, 0.1))
     canvas = _Canvas(rng, width, height)
     if kind == 0:
@@ -221,7 +220,7 @@ def _loose(canvas: _Canvas, held_out: bool) -> None:
                 mask = word_mask(name, str(rng.choice(fonts())), int(rng.integers(12, 22)))
             if mask.width >= canvas.width - 4 or mask.height >= canvas.height - 4:
                 continue
-            x, y = rng.integers(1, canvas.width - mask.width), rng.integers(1, canvas.height - mask.height)
+            x, y = int(rng.integers(1, canvas.width - mask.width)), int(rng.integers(1, canvas.height - mask.height))
             box = (float(x), float(y), float(x + mask.width), float(y + mask.height))
             if canvas.free(box, 0.15 if kind == "shape" and rng.random() < 0.3 else 0.0):
                 canvas.paste(mask, x, y, tone)
@@ -239,7 +238,7 @@ def _words(canvas: _Canvas) -> None:
         if mask.width >= canvas.width - 4:
             continue
         for _ in range(12):
-            x, y = rng.integers(1, canvas.width - mask.width), rng.integers(1, canvas.height - mask.height)
+            x, y = int(rng.integers(1, canvas.width - mask.width)), int(rng.integers(1, canvas.height - mask.height))
             box = (float(x), float(y), float(x + mask.width), float(y + mask.height))
             if canvas.free(box, gap=4):
                 canvas.paste(mask, x, y, canvas.ink())
@@ -349,7 +348,9 @@ def _windows(canvas: _Canvas) -> None:
         words[3:5] = words[0:2]
     left, top = float(rng.integers(0, 14)), float(rng.integers(0, 14))
     right, bottom = canvas.width - float(rng.integers(0, 14)), canvas.height - float(rng.integers(0, 14))
-    canvas.draw.rounded_rectangle((left, top, right - 1, bottom - 1), theme.radius, fill=theme.panel, outline=theme.line)
+    canvas.draw.rounded_rectangle(
+        (left, top, right - 1, bottom - 1), theme.radius, fill=theme.panel, outline=theme.line
+    )
     y = top + 4
     pad = float(rng.integers(6, 12))
     rows = [_toolbar, _fields, _fields, _checks, _buttons, _buttons, _labels]

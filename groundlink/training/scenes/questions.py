@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -224,7 +225,7 @@ def _ordinal(scene: Scene, rng: RNG) -> Question | None:
     end = _pick(rng, ("left", "right", "top"))
     side = SIDES[{"left": "left of", "right": "right of", "top": "above"}[end]]
     items.sort(key=lambda item: side(item.box, (0, 0, 0, 0)), reverse=True)
-    if any(side(a.box, b.box) < MARGIN / 2 for a, b in zip(items, items[1:])):
+    if any(side(a.box, b.box) < MARGIN / 2 for a, b in pairwise(items)):
         return None
     number = int(rng.integers(min(len(items), 3)))
     word = ("first", "second", "third")[number]

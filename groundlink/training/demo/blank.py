@@ -1,0 +1,211 @@
+"""The demo model before it has learned anything: its sizes, its tokenizer, its first weights.
+
+The folder has the layout of a published checkpoint, so everything that reads one reads this.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundlink.backends.locateanything.config import COORDINATES, MERGE, PATCH, WINDOW
+from groundlink.backends.locateanything.model import LocateAnything
+from groundlink.backends.locateanything.prompt import QUESTIONS, build_chat
+from groundlink.training.scenes import draw
+from groundlink.training.scenes.layout import WORDS
+
+PIECES = 1200  # of the tokenizer, letters included
+PATCH_LIMIT = 400  # a picture of more patches is made smaller first: about 280×280
+MAX_LENGTH = 1024
+
+VISION: dict[str, Any] = {
+    "model_type": "moonvit",
+    "hidden_size": 192,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+    "patch_size": PATCH,
+    "init_pos_emb_height": 16,
+    "init_pos_emb_width": 16,
+    "merge_kernel_size": [MERGE, MERGE],
+}
+TEXT: dict[str, Any] = {
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 256,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 704,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "max_position_embeddings": MAX_LENGTH,
+    "block_size": WINDOW,
+    "causal_attn": False,
+    "tie_word_embeddings": True,
+}
+
+_MARKS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<IMG_CONTEXT>",
+    "<img>",
+    "</img>",
+    "<box>",
+    "</box>",
+    "<quad>",
+    "</quad>",
+    "<ref>",
+    "</ref>",
+    "<interval>",
+    "</interval>",
+    "<text_mask>",
+    *(f"<{n}>" for n in range(COORDINATES)),
+    "<null>",
+    "<switch>",
+    "</c>",
+)
+
+
+def write_blank(folder: Path) -> None:
+    """Write the configuration and the tokenizer of the demo model into a folder, which is made; no weights."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    # What stands in every question word for word is one piece; else words with the space before them.
+    fixed = sorted({text.split("{}")[0].rstrip() for text in QUESTIONS.values()} | {"You are a helpful assistant."})
+    pieces = "|".join([*map(re.escape, fixed), r" ?\p{L}+", r" ?\p{N}", r"\s", r"[^\s\p{L}\p{N}]"])
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=PIECES, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False) for mark in _MARKS])
+
+    def number(token: str) -> int:
+        found = tokenizer.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {token!r}: give it more than {PIECES} pieces")
+        return int(found)
+
+    text = {
+        **TEXT,
+        "vocab_size": tokenizer.get_vocab_size(),
+        "eos_token_id": number("<|im_end|>"),
+        "text_mask_token_id": number("<text_mask>"),
+        "null_token_id": number("<null>"),
+        "switch_token_id": number("<switch>"),
+    }
+    config = {
+        "model_type": "locateanything",
+        "architectures": ["LocateAnythingForConditionalGeneration"],
+        "tie_word_embeddings": True,
+        "image_token_index": number("<IMG_CONTEXT>"),
+        "box_start_token_id": number("<box>"),
+        "box_end_token_id": number("</box>"),
+        "ref_start_token_id": number("<ref>"),
+        "ref_end_token_id": number("</ref>"),
+        "coord_start_token_id": number("<0>"),
+        "coord_end_token_id": number(f"<{COORDINATES - 1}>"),
+        "none_token_id": number("None"),
+        "torch_dtype": "bfloat16",
+        "vision_config": VISION,
+        "text_config": text,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.model.save(str(folder))  # vocab.json and merges.txt, which other loaders ask for
+    files: dict[str, dict[str, Any]] = {
+        "config.json": config,
+        "preprocessor_config.json": {
+            "in_token_limit": PATCH_LIMIT,
+            "patch_size": PATCH,
+            "merge_kernel_size": [MERGE, MERGE],
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "Qwen2Tokenizer",
+            "model_max_length": MAX_LENGTH,
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+        },
+        "special_tokens_map.json": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+        "added_tokens.json": {mark: number(mark) for mark in _MARKS},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _texts() -> Iterator[str]:
+    """Yield texts in which the words of the scenes have the frequency that they have in training, and their forms."""
+    for text in QUESTIONS.values():
+        yield from [text.format("")] * 500
+    yield from [build_chat([])[0] + "user<image 1>None"] * 2000
+    for word in WORDS:
+        yield from [f"{word} {word}\n{word.lower()} {word.lower()}"] * 20
+    for number in range(1000):
+        for question in draw("train", number)[1]:
+            yield question.text.replace("</c>", "\n")
+            for label, _ in question.truth:
+                yield label
+
+
+def initialise(model: LocateAnything, seed: int) -> None:
+    """Give a model its first weights: small random ones, but for what is known beforehand about places.
+
+    Coordinates begin as points on smooth curves, so that what is learned of one holds for its neighbours, and so do
+    the positions of the vision tower.
+    """
+    numbers = torch.Generator().manual_seed(seed)
+
+    def normal(tensor: Tensor, std: float) -> None:
+        tensor.copy_(torch.randn(tensor.shape, generator=numbers) * std)
+
+    depth = {
+        "vision_model": model.config.vision.num_hidden_layers,
+        "language_model": model.config.text.num_hidden_layers,
+    }
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                std = 1 / math.sqrt(module.weight[0].numel())
+                if name.endswith(("wo", "fc1", "o_proj", "down_proj")):
+                    std *= 0.3 / math.sqrt(2 * depth[name.split(".")[0]])  # layers begin by changing little
+                normal(module.weight, std)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.LayerNorm):
+                module.weight.fill_(1)
+                module.bias.zero_()
+            elif type(module).__name__ == "RMSNorm":
+                module.weight.fill_(1)
+        places = model.vision_model.patch_embed.pos_emb.weight
+        rows, columns, width = places.shape
+        down, across = (_curves(torch.linspace(0, 1, n), width // 2, numbers) for n in (rows, columns))
+        places[..., : width // 2] = down[:, None] * 0.5
+        places[..., width // 2 :] = across[None] * 0.5
+        words = model.language_model.model.embed_tokens.weight
+        normal(words, 0.06)
+        first, last = model.config.ids.coord_start, model.config.ids.coord_end
+        words[first : last + 1] = _curves(torch.linspace(0, 1, COORDINATES), words.shape[1], numbers) * 0.06
+
+
+def _curves(places: Tensor, width: int, numbers: torch.Generator) -> Tensor:
+    """Return points `[n, width]` on smooth curves through places in 0…1, of unit variance."""
+    waves = 2.0 ** torch.linspace(-2, 4, width)
+    phases = torch.rand(width, generator=numbers) * math.tau
+    return math.sqrt(2) * torch.sin(math.tau * waves * places[:, None] + phases)

@@ -46,7 +46,9 @@ class Objective(nn.Module):
         several passes is the same as one large pass.
         """
         model, recompute = self.model, self.settings.recompute
-        images = image_rows(model, batch.patches, batch.grids) if batch.grids else model.embed(batch.ids[:0])[:, 0]
+        images = model.embed(batch.ids.new_zeros(0))  # of a batch without pictures
+        if batch.grids:
+            images = image_rows(model, batch.patches, batch.grids, recompute=recompute)
         hidden = hidden_rows(model, batch.ids, batch.positions, batch.mask, images, recompute=recompute)
         labelled = batch.targets != IGNORE
         rows, labels, in_block = hidden[labelled], batch.targets[labelled], batch.is_block[labelled]

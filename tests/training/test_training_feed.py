@@ -54,7 +54,7 @@ def test_processes_share_a_stream_without_overlap():
         with feed(share=(rank, 2)) as part:
             part._packer.buffer = 10
             part.next()
-            drawn = [key for key, _ in part._coming] + part._packer.keys
+            drawn = [(name, index) for name, index, _ in part.state_dict()["drawn"]]
             assert set(drawn) <= set(keys[rank:20:2])
 
 

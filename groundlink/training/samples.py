@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,3 +31,7 @@ class Sample:
     images: Sequence[Callable[[], Image.Image]]
     conversations: Sequence[Conversation]
     source: str
+
+
+RESERVED = re.compile(r"<\|[A-Za-z_]+\|>|</?img>|<(?:IMG_CONTEXT|text_mask|null|switch)>")
+"""Marks that the chat, the pictures and the parallel blocks are made of: no turn's own text may hold one."""

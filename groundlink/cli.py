@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from groundlink._version import __version__
-from groundlink.errors import BadImage, BadOutput, BadQuery, GroundlinkError
+from groundlink.errors import BackendUnavailable, BadData, BadImage, BadOutput, BadQuery, GroundlinkError
 from groundlink.query import TASKS, Query
 
 if TYPE_CHECKING:
@@ -484,6 +484,114 @@ def doctor(
     else:
         _print_report(report)
     raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(help="The data, and settings of the training: a file of JSON.", show_default=False)
+    ],
+    model: Annotated[
+        str, typer.Option(help="What to start from: a folder, or a repository on the hub.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder for checkpoints, logs and the model. A training that is there goes on.",
+            show_default=False,
+        ),
+    ],
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the training, in the place of the recipe's; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Begin with new weights; the model's folder needs none.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 and so on.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, a line each time.")] = False,
+) -> None:
+    """Train LocateAnything on your own data, or let a training go on that was broken off.
+
+    Ctrl-C ends the step under way, writes a checkpoint, and exits with 130; the same command goes on from there.
+
+    groundlink train recipe.json --model nvidia/LocateAnything-3B --out mine --set steps=2000
+    """
+    from groundlink.training import problem
+
+    lacking = problem()
+    if lacking is not None:
+        raise BackendUnavailable(f"training cannot run here: {lacking}")
+
+    from groundlink.image import printable
+    from groundlink.training.loop import train as run
+    from groundlink.training.records import Source, Stream, read_recipe
+    from groundlink.training.settings import TrainSettings, recipe_settings
+
+    def scenes(described: dict[str, Any]) -> Source:
+        from groundlink.training.scenes import Scenes
+
+        try:
+            return Scenes(**described)
+        except TypeError as error:
+            raise BadData(f"{printable(str(recipe))}: scenes are described by other words ({error})") from error
+
+    given = dict(_setting(text) for text in setting or [])
+    settings = TrainSettings.of({**recipe_settings(recipe), **given})
+    with _Progress() as progress:
+        progress.show("reading the data", 0.0)
+        stream = Stream(read_recipe(recipe, scenes=scenes, seed=settings.seed), seed=settings.seed)
+
+        def tell(figures: dict[str, Any]) -> None:
+            progress.clear()
+            if as_json:
+                _print_json(figures)
+            else:
+                print(_in_words(figures, settings.steps), flush=True)
+
+        try:
+            done = run(
+                model,
+                stream,
+                out,
+                settings,
+                device=device,
+                from_scratch=from_scratch,
+                on_progress=progress.show,
+                on_log=tell,
+            )
+        except KeyboardInterrupt as stopped:
+            progress.clear()
+            print(stopped if stopped.args else "interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+    if as_json:
+        _print_json({"schema": "groundlink/1", "model": str(done.folder), "steps": done.steps})
+    else:
+        print(f"{done.steps} steps; the model is in {printable(str(done.folder))}")
+
+
+def _in_words(figures: dict[str, Any], steps: int) -> str:
+    """Return the figures of a step of the training in one line."""
+    words = [f"step {figures['step']}/{steps}"]
+    for name, form in (
+        ("loss", "loss {:.4f}"),
+        ("ntp_loss", "tokens {:.4f}"),
+        ("mtp_loss", "blocks {:.4f}"),
+        ("coordinates_within_1_percent", "coordinates within 1 % {:.1%}"),
+        ("gradient_norm", "gradient {:.2f}"),
+        ("learning_rate", "rate {:.1e}"),
+        ("tokens_per_second", "{:.0f} tokens/s"),
+    ):
+        if figures[name] is not None:
+            words.append(form.format(figures[name]))
+    return "  ".join(words)
 
 
 def _print_report(report: Report) -> None:

@@ -554,6 +554,8 @@ def read_recipe(
         raise BadData(f"{name}: there is no such file; give the path of a recipe (JSON)") from None
     except (OSError, ValueError) as error:
         raise BadData(f"{name}: cannot be read as JSON ({error})") from error
+    if isinstance(raw, dict):
+        raw.pop("settings", None)  # which are for the training itself, `settings.recipe_settings`
     if not isinstance(raw, dict) or not raw:
         raise BadData(f"{name}: holds no data sets; write an object of names and what belongs to them")
     entries: dict[str, Entry] = {}

@@ -69,6 +69,20 @@ def open_checkpoint(
     return Checkpoint(folder, config, tokenizer, model.eval())
 
 
+def open_settings(folder: Path) -> tuple[Config, Tokenizer]:
+    """Read the config and the tokenizer of a checkpoint that may have no weights.
+
+    Raises:
+        WeightsInvalid: one is missing or broken, or they disagree; all of it is listed.
+    """
+    problems: list[str] = []
+    tokenizer = _tokenizer(folder, problems)
+    config = read_config(folder, tokenizer.token_to_id if tokenizer else None, problems)
+    if problems or tokenizer is None or config is None:
+        raise WeightsInvalid(f"{folder} has no config and tokenizer to make a model of:\n- " + "\n- ".join(problems))
+    return config, tokenizer
+
+
 def _too_much(folder: Path, config: Config, device: torch.device, dtype: torch.dtype) -> str:
     room = room_of(device)
     free = "" if room is None else f", and {in_words(room.free)} are free"

@@ -115,8 +115,8 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `calibration.json` holds."""
-        kinds = {kind: _maps_to_json(self._maps(kind)) for kind in KINDS}
-        return {"schema": SCHEMA, **kinds, "fitted": self.fitted}
+        maps = {"box": _maps_to_json(self.box), "point": _maps_to_json(self.point)}
+        return {"schema": SCHEMA, **maps, "fitted": self.fitted}
 
     @classmethod
     def from_json(cls, data: Any) -> Calibration:
@@ -131,7 +131,7 @@ class Calibration:
         fitted = data.get("fitted", {})
         if not isinstance(fitted, dict):
             raise ValueError(f"'fitted' is an object, not {fitted!r:.80}")
-        return cls(*(_maps_from_json(data.get(kind), kind) for kind in KINDS), fitted)
+        return cls(_maps_from_json(data.get("box"), "box"), _maps_from_json(data.get("point"), "point"), fitted)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

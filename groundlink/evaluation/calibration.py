@@ -89,10 +89,7 @@ def reliability_bins(
     """
     if not len(scores):
         return []
-    if equal == "width":
-        numbers = np.minimum((scores * bins).astype(int), bins - 1)
-    else:
-        numbers = _equal_mass(scores, bins)
+    numbers = _equal_mass(scores, bins) if equal == "mass" else np.minimum((scores * bins).astype(int), bins - 1)
     return [
         Bin(int(inside.sum()), float(scores[inside].mean()), float(right[inside].mean()))
         for inside in (numbers == number for number in np.unique(numbers))
@@ -291,7 +288,7 @@ def _balanced(sizes: Floats, deviations: Floats) -> float:
     """Return the factor on the deviations for which the shares within one and within two of them are least off."""
     ratios = np.sort(sizes / deviations)
     # Beyond these the first share is further off than it is anywhere between.
-    factors = np.linspace(*np.quantile(ratios, [0.5, 0.9]), 401)
+    factors = np.linspace(float(np.quantile(ratios, 0.5)), float(np.quantile(ratios, 0.9)), 401)
     within_1 = np.searchsorted(ratios, factors, side="right") / len(ratios)
     within_2 = np.searchsorted(ratios, 2 * factors, side="right") / len(ratios)
     off = np.maximum(np.abs(within_1 - ONE_SIGMA), np.abs(within_2 - TWO_SIGMA))

@@ -100,7 +100,8 @@ def iou_matrix(a: Floats, b: Floats) -> Floats:
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     common = np.prod(np.clip(sides, 0, None), -1)
     union = np.prod(a[..., 2:] - a[..., :2], -1) + np.prod(b[..., 2:] - b[..., :2], -1) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    ious: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return ious
 
 
 def plain_label(label: str) -> str:
@@ -287,8 +288,8 @@ def _coco_end(hits: list[bool], total: int) -> tuple[float, float]:
     recall = right / total
     precision = right / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    reached = _RECALL_POINTS[_RECALL_POINTS <= recall[-1]]
-    return float(precision[np.searchsorted(recall, reached[-1], side="left")]), float(recall[-1])
+    last = _RECALL_POINTS[np.searchsorted(_RECALL_POINTS, recall[-1], side="right") - 1]
+    return float(precision[np.searchsorted(recall, last, side="left")]), float(recall[-1])
 
 
 def _mean_above_0(values: Floats) -> float:
@@ -363,8 +364,7 @@ class Points(Result):
 def inside_matrix(truths: Floats, points: Floats) -> npt.NDArray[np.bool_]:
     """Return which of the points `[M, 2]` lie in which boxes `[N, 4]`, borders included, `[N, M]`."""
     boxes, points = truths[:, None], points[None]
-    inside: npt.NDArray[np.bool_] = ((boxes[..., :2] <= points) & (points <= boxes[..., 2:])).all(-1)
-    return inside
+    return np.all((boxes[..., :2] <= points) & (points <= boxes[..., 2:]), axis=-1)
 
 
 def match_points(truths: Labelled, points: Floats, labels: Sequence[str]) -> list[tuple[int, int]]:

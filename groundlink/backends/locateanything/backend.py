@@ -183,6 +183,8 @@ class LocateAnythingBackend:
 
     def describe(self) -> dict[str, Any]:
         """Return what answers depend on, for reports: the checkpoint, its limit on pictures, decoding, calibration."""
+        from groundlink.backends.locateanything.prompt import QUESTIONS
+
         engine = self._engine
         return {
             "checkpoint": engine.folder.resolve().name,
@@ -191,6 +193,7 @@ class LocateAnythingBackend:
             "patch_limit": engine.config.patch_limit,
             **asdict(self.settings),
             "calibrated": self.calibration is not None,
+            "prompts": dict(QUESTIONS),
         }
 
     def close(self) -> None:

@@ -505,7 +505,7 @@ def evaluate(
         settings["model"] = model
     with _Progress() as progress:
         progress.show("reading the questions", 0.0)
-        cases = read_cases(_text(file), task.value if task else None, limit, seed)  # type: ignore[arg-type]
+        cases = read_cases(file, task.value if task else None, limit, seed)
 
         import groundlink
 

@@ -364,7 +364,8 @@ class Points(Result):
 def inside_matrix(truths: Floats, points: Floats) -> npt.NDArray[np.bool_]:
     """Return which of the points `[M, 2]` lie in which boxes `[N, 4]`, borders included, `[N, M]`."""
     boxes, points = truths[:, None], points[None]
-    return np.all((boxes[..., :2] <= points) & (points <= boxes[..., 2:]), axis=-1)
+    inside: npt.NDArray[np.bool_] = np.all((boxes[..., :2] <= points) & (points <= boxes[..., 2:]), axis=-1)
+    return inside
 
 
 def match_points(truths: Labelled, points: Floats, labels: Sequence[str]) -> list[tuple[int, int]]:

@@ -64,6 +64,7 @@ PREDICTIONS, BEGUN = "predictions.jsonl", "predictions.begun.jsonl"
 EVERYTHING = "all"
 """The name of the row over all groups."""
 
+_LOOKING = ("vision", "find_text")  # stages that take no time where the picture is known from before
 _RIGHT = 0.5  # the IoU from which on an answer is right, where its score is looked at
 
 
@@ -93,7 +94,8 @@ class Prediction:
             detection.to_json() | {name: getattr(detection, name) for name in ("box", "point", "score", "spread")}
             for detection in self.answer
         ]
-        return {"case": self.case, "answer": self.answer.to_json() | {"detections": exact}, "error": None}
+        whole = self.answer.to_json() | {"detections": exact, "timings_ms": self.answer.timings_ms}
+        return {"case": self.case, "answer": whole, "error": None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Prediction:
@@ -540,7 +542,8 @@ def _evidence(pairs: Sequence[_Pair]) -> dict[Kind, Evidence]:
 def _speed(predictions: Sequence[Prediction]) -> Speed:
     answers = [prediction.answer for prediction in predictions if prediction.answer is not None]
     # The first of a run warms up; a picture that is kept from an earlier question costs nothing.
-    answers = [answer for answer in answers[min(1, len(answers) - 1) :] if answer.timings_ms.get("vision") != 0.0]
+    answers = answers[1:] if len(answers) > 1 else answers
+    answers = [answer for answer in answers if not any(answer.timings_ms.get(stage) == 0 for stage in _LOOKING)]
     timings = [answer.timings_ms for answer in answers]
     counted = [all(name in timing for timing in timings) for name in ("tokens", "steps")]
     return speed(

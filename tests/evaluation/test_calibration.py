@@ -59,7 +59,7 @@ def test_the_maps_increase_strictly():
     spreads = [made.spread(value) for value in np.linspace(0, 50, 500).tolist()]
     for values in (scores, spreads):
         assert all(np.diff(values) > 0)
-    assert 0 <= scores[0]
+    assert scores[0] >= 0
     assert scores[-1] <= 1
     assert spreads[0] > 0
     assert made.score(0.3, "point") == 0.3, "points were not there to be fitted"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,6 @@ from groundlink.training.settings import TrainSettings
 
 SEED = 0
 QUESTIONS = 6  # about each scene
-CELLS_FROM = 10_000_000  # the number of the first scene of the first stage, far from those of the second
 
 CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 2000, 16, 1e-3, 200
 
@@ -76,7 +74,7 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
         rate = CELL_RATE * min(1, (step + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        scenes = [draw("train", CELLS_FROM + step * CELL_BATCH + i, 1)[0] for i in range(CELL_BATCH)]
+        scenes = [draw("train", step * CELL_BATCH + i, 1)[0] for i in range(CELL_BATCH)]
         prepared = [preprocess(scene.image, config.patch_limit) for scene in scenes]
         told = [cells_of(scene, grid) for scene, (_, grid) in zip(scenes, prepared, strict=True)]
         classes, boxes = (torch.from_numpy(np.concatenate(part)).to(device) for part in zip(*told, strict=True))
@@ -86,7 +84,7 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
             rows = image_rows(model, patches, grids)
         loss, figures = loss_of(heads(rows.float(), grids), Cells(classes, boxes))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if (step + 1) % 20 == 0:
@@ -97,7 +95,7 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     save_file(
         {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, partial / "model.safetensors"
     )
-    os.replace(partial, done)
+    partial.rename(done)
     return done
 
 

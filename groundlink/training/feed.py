@@ -67,7 +67,7 @@ class Feed:
         self._packer: Packer[Key] = Packer(max_tokens)
         self._pool = ThreadPoolExecutor(workers, "prepares-data") if workers else None
         self._ahead = max(1, AHEAD * workers)
-        self._coming: deque[tuple[Key, Future[Encoded]]] = deque()
+        self._coming: deque[tuple[Key, int, Future[Encoded]]] = deque()  # with the rows each has waited for already
 
     def __enter__(self) -> Feed:
         return self
@@ -89,8 +89,9 @@ class Feed:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the feed stands, as JSON: the stream, and what was drawn from it and not handed out."""
-        keys = [*self._packer.keys, *(key for key, _ in self._coming)]
-        return {"stream": self._stream.state_dict(), "keys": [list(key) for key in keys], "skipped": self.skipped}
+        drawn = [*self._packer.waiting, *((key, rows) for key, rows, _ in self._coming)]
+        keys = [[*key, rows] for key, rows in drawn]
+        return {"stream": self._stream.state_dict(), "keys": keys, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken; samples that waited then are encoded again.
@@ -100,8 +101,8 @@ class Feed:
         """
         self._stream.load_state_dict(state["stream"])
         self.skipped = state["skipped"]
-        for name, index in state["keys"]:
-            self._send((name, index))
+        for name, index, rows in state["keys"]:
+            self._send((name, index), rows)
 
     def _row(self) -> list[Encoded]:
         hopeless = 0
@@ -109,7 +110,7 @@ class Feed:
             while len(self._coming) < self._ahead:
                 rank, processes = self._share
                 self._send([self._stream.next_key() for _ in range(processes)][rank])
-            key, future = self._coming[0]
+            key, rows, future = self._coming[0]
             try:
                 encoded = future.result()
             except TooLong as error:
@@ -119,12 +120,12 @@ class Feed:
                 if hopeless == HOPELESS:
                     raise BadData(f"{HOPELESS} samples in a row are too long, the last: {error}") from error
             else:
-                self._packer.add(encoded, key)
+                self._packer.add(encoded, key, rows)
                 hopeless = 0
             self._coming.popleft()
         return self._packer.take()
 
-    def _send(self, key: Key) -> None:
+    def _send(self, key: Key, rows: int = 0) -> None:
         """Have a sample prepared, by a thread if there are any."""
         future: Future[Encoded]
         if self._pool is not None:
@@ -135,7 +136,7 @@ class Feed:
                 future.set_result(self._prepare(key))
             except Exception as error:
                 future.set_exception(error)
-        self._coming.append((key, future))
+        self._coming.append((key, rows, future))
 
     def _prepare(self, key: Key) -> Encoded:
         return self._encode(self._stream.sample(key))

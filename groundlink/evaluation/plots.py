@@ -41,11 +41,9 @@ def save_reliability(path: Path, before: Evidence, after: Evidence | None = None
             continue
         bins = reliability_bins(evidence.scores, evidence.right)
         error = expected_calibration_error(evidence.scores, evidence.right)
-        label = f"{name}: ECE {error:.3f}"
-        axes.plot(
-            [bin.score for bin in bins], [bin.right for bin in bins], "o-", color=color, markersize=4, label=label
-        )
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of right answers", aspect="equal")
+        x, y = [bin.score for bin in bins], [bin.right for bin in bins]
+        axes.plot(x, y, "o-", color=color, markersize=4, label=f"{name}: ECE {error:.3f}", clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share of right answers", aspect="equal")
     _finish(figure, axes, f"{title} (n = {len(before.scores)})" if title else f"n = {len(before.scores)}", path)
 
 

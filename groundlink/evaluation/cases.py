@@ -284,7 +284,19 @@ def _case(path: Path, name: str, row: dict[str, Any], wanted: Task | None, at: s
     return Case(name, picture, size, query, truth, str(row.get("group", "")))
 
 
-READERS: dict[str, Reader] = {"coco": read_coco, "cases": read_lines}
+def read_scenes(source: str, options: Options) -> Iterator[Case]:
+    """Yield questions about the generated scenes of a split that no training sees; see `groundlink.training.scenes`."""
+    from groundlink.evaluation.scenes import scene_cases
+
+    yield from scene_cases("held-out" if source == "scenes" else source, task=options.task)
+
+
+READERS: dict[str, Reader] = {
+    "coco": read_coco,
+    "cases": read_lines,
+    "scenes": read_scenes,
+    "new-combinations": read_scenes,
+}
 """The formats by their names; a reader that needs no file is asked for by its name in the place of one."""
 
 

@@ -106,6 +106,6 @@ def loss_of(told: tuple[Tensor, ...], truth: Cells) -> tuple[Tensor, dict[str, f
     for name, said, wanted in (("box", boxes[0], truth.boxes[:, :4]), ("area box", boxes[1], truth.boxes[:, 4:])):
         there = ~wanted[:, 0].isnan()
         error = (said - wanted)[there].abs()
-        total = total + 10 * error.mean() if there.any() else total
+        total = total + 40 * error.mean() if there.any() else total
         figures[name] = float(error.detach().mean())
     return total, figures

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from groundlink.backend import MemoryReport
     from groundlink.detections import Detections
     from groundlink.doctor import Report
+    from groundlink.evaluation.run import Report as Evaluation
     from groundlink.locator import Locator
 
 SOURCES = "groundlink.sources"
@@ -442,6 +443,109 @@ class _Progress:
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
+
+
+@app.command("eval")
+def evaluate(
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Questions with their true answers: COCO-style JSON, or JSON lines with image, phrase and bbox.",
+            show_default=False,
+        ),
+    ],
+    backend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--backend", "-b", help="The model that answers; see `groundlink doctor`.", show_default=False),
+    ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The backend's model: a folder, or a repository on the hub.", show_default=False),
+    ] = None,
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the backend; may be repeated.", show_default=False
+        ),
+    ] = None,
+    task: Annotated[
+        Optional[TaskName],  # noqa: UP045
+        typer.Option("--task", "-t", help="What to ask. Default: what the file says; detect for COCO."),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Ask only so many questions, the first ones.", min=1, show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn: the categories of COCO that are not there.")] = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--out",
+            "-o",
+            help="A folder for predictions.jsonl, report.json and report.md. A run that was cut off goes on there.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False,
+) -> None:
+    """Measure a backend: ask questions whose answers are known, and compare.
+
+    A question that ends in an error, or in an answer that cannot be read, counts as wrong.
+
+    Exit code: 0 done, whatever was measured; 2 and above an error.
+
+    groundlink eval instances.json --backend locateanything --out results
+    """
+    from groundlink.evaluation.cases import read_cases
+    from groundlink.evaluation.run import evaluate as ask_all
+    from groundlink.image import printable
+
+    settings = dict(_setting(text) for text in setting or [])
+    if model is not None:
+        settings["model"] = model
+    with _Progress() as progress:
+        progress.show("reading the questions", 0.0)
+        cases = read_cases(file, task.value if task else None, limit, seed)
+
+        import groundlink
+
+        progress.show(f"loading {backend or 'the backend'}", 0.0)
+        with groundlink.load(backend, on_progress=progress.show, **settings) as locator:
+            locator.on_progress = None  # the bar is for the questions now
+            about = {"data": printable(file), "limit": limit, "draw": seed}
+            report = ask_all(
+                locator,
+                cases,
+                about=about,
+                folder=out,
+                on_progress=lambda done, total: progress.show(f"{done}/{total} questions", done / total),
+            )
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_evaluation(report, out)
+
+
+def _print_evaluation(report: Evaluation, out: Path | None) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from groundlink.image import printable
+
+    console = _console()
+    for title, rows in report.tables().items():
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+        table.add_column("")
+        for heading in next(iter(rows.values())).TITLES.values():
+            table.add_column(heading, justify="right")
+        for name, row in rows.items():
+            table.add_row(Text(printable(name)), *row.cells())
+        console.print(table)
+    for error, count in list(report.errors.items())[:3]:
+        console.print(Text(f"  {count} × {printable(error)}", "red"), soft_wrap=True)
+    written = f"; written to {printable(str(out))}" if out is not None else ""
+    console.print(Text(f"  {report.about['backend']}: {report.summary()}{written}", "dim"), soft_wrap=True)
 
 
 @app.command()

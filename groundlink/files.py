@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -39,21 +41,44 @@ def save_picture(image: Image.Image, path: Path) -> None:
         BadOutput: the path is unfit, the disk is full, or writing is not allowed.
     """
     check_picture_path(path)
+    save_whole(path, lambda file: image.save(file, format=Image.registered_extensions()[path.suffix.lower()]))
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text in UTF-8; an existing file is replaced only by a whole one.
+
+    Raises:
+        BadOutput: the disk is full, or writing is not allowed.
+    """
+    save_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def save_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Have a file written beside its place, and put it there when it is whole.
+
+    Raises:
+        BadOutput: the disk is full, or writing is not allowed.
+    """
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=".groundlink-", suffix=path.suffix, dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
-        # mkstemp makes files that only their owner may read; a picture gets what a new file would have.
+            write(file)
+        # mkstemp makes files that only their owner may read; this one gets what a new file would have.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
         temporary = None
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise BadOutput(f"{printable(str(path))}: cannot be written ({why})") from error
+        raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: Exception) -> BadOutput:
+    """Return the error that says why a path cannot be written."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return BadOutput(f"{printable(str(path))}: cannot be written ({why})")

@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from groundlink.errors import BadData
 from groundlink.training.packing import Packer
-from groundlink.training.records import Key
 from groundlink.training.samples import Sample
 from groundlink.training.sequences import Encoded, TooLong
 
 AHEAD = 8  # samples that each thread may be ahead
 HOPELESS = 1000  # samples too long one after the other: nothing will ever be packed
+
+Key = tuple[str, int]
 
 _log = logging.getLogger(__name__)
 
@@ -38,14 +39,6 @@ class SampleStream(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-
-
-class _Coming(NamedTuple):
-    """A sample that is drawn and not yet packed."""
-
-    key: Key
-    waited: int
-    encoded: Future[Encoded]
 
 
 class Feed:
@@ -74,7 +67,7 @@ class Feed:
         self._packer: Packer[Key] = Packer(max_tokens)
         self._pool = ThreadPoolExecutor(workers, "prepares-data") if workers else None
         self._ahead = max(1, AHEAD * workers)
-        self._coming: deque[_Coming] = deque()
+        self._coming: deque[tuple[Key, int, Future[Encoded]]] = deque()  # with the rows each has waited for already
 
     def __enter__(self) -> Feed:
         return self
@@ -96,9 +89,9 @@ class Feed:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the feed stands, as JSON: the stream, and what was drawn from it and not handed out."""
-        keys = [*self._packer.waiting, *((one.key, one.waited) for one in self._coming)]
-        drawn = [[*key, waited] for key, waited in keys]
-        return {"stream": self._stream.state_dict(), "drawn": drawn, "skipped": self.skipped}
+        drawn = [*self._packer.waiting, *((key, rows) for key, rows, _ in self._coming)]
+        keys = [[*key, rows] for key, rows in drawn]
+        return {"stream": self._stream.state_dict(), "keys": keys, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken; samples that waited then are encoded again.
@@ -108,8 +101,8 @@ class Feed:
         """
         self._stream.load_state_dict(state["stream"])
         self.skipped = state["skipped"]
-        for name, index, waited in state["drawn"]:
-            self._send((name, index), waited)
+        for name, index, rows in state["keys"]:
+            self._send((name, index), rows)
 
     def _row(self) -> list[Encoded]:
         hopeless = 0
@@ -117,9 +110,9 @@ class Feed:
             while len(self._coming) < self._ahead:
                 rank, processes = self._share
                 self._send([self._stream.next_key() for _ in range(processes)][rank])
-            coming = self._coming[0]
+            key, rows, future = self._coming[0]
             try:
-                encoded = coming.encoded.result()
+                encoded = future.result()
             except TooLong as error:
                 _log.warning("skipped: %s", error)
                 self.skipped += 1
@@ -127,13 +120,13 @@ class Feed:
                 if hopeless == HOPELESS:
                     raise BadData(f"{HOPELESS} samples in a row are too long, the last: {error}") from error
             else:
-                self._packer.add(encoded, coming.key, coming.waited)
+                self._packer.add(encoded, key, rows)
                 hopeless = 0
             self._coming.popleft()
         return self._packer.take()
 
-    def _send(self, key: Key, waited: int = 0) -> None:
-        """Have a sample prepared, by a thread if there are any; `waited` is for how many rows it has waited already."""
+    def _send(self, key: Key, rows: int = 0) -> None:
+        """Have a sample prepared, by a thread if there are any."""
         future: Future[Encoded]
         if self._pool is not None:
             future = self._pool.submit(self._prepare, key)
@@ -143,7 +136,7 @@ class Feed:
                 future.set_result(self._prepare(key))
             except Exception as error:
                 future.set_exception(error)
-        self._coming.append(_Coming(key, waited, future))
+        self._coming.append((key, rows, future))
 
     def _prepare(self, key: Key) -> Encoded:
         return self._encode(self._stream.sample(key))

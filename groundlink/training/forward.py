@@ -7,7 +7,6 @@ uses (`groundlink.backends.locateanything`); only the attention is laid out diff
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import cast
 
 import torch
@@ -27,13 +26,17 @@ _SMALL = 1024  # patches: below, a CPU is three times as fast, back included, by
 def image_rows(model: LocateAnything, patches: Tensor, grids: Sequence[Grid], *, recompute: bool = False) -> Tensor:
     """Patches `[L, 3, 14, 14]` in 0…255 → `[L / 4, D]`, one row for each image token.
 
-    Neighbours with the same grid are computed together; the order stays.
+    Pictures with the same grid are computed together.
     """
-    runs = [(grid, len(list(run))) for grid, run in groupby(grids)]
-    parts = torch.split(patches, [rows * columns * count for (rows, columns), count in runs])
-    told = [_pictures(model, part, grid, count, recompute) for part, (grid, count) in zip(parts, runs, strict=True)]
-    rows: Tensor = model.mlp1(torch.cat(told))
-    return rows
+    pictures = torch.split(patches, [rows * columns for rows, columns in grids])
+    told: list[Tensor] = [patches] * len(grids)
+    for grid in dict.fromkeys(grids):
+        places = [place for place, other in enumerate(grids) if other == grid]
+        same = _pictures(model, torch.cat([pictures[place] for place in places]), grid, len(places), recompute)
+        for place, rows in zip(places, same.chunk(len(places)), strict=True):
+            told[place] = rows
+    features: Tensor = model.mlp1(torch.cat(told))
+    return features
 
 
 def _pictures(model: LocateAnything, patches: Tensor, grid: Grid, count: int, recompute: bool) -> Tensor:

@@ -43,7 +43,7 @@ from groundlink.training.settings import HARMLESS, PARTS, TrainSettings
 
 _EXTRA = "extra."  # begins the names of what an extra loss trains, which is no part of the model
 _TABLES = ("embed_tokens.weight", "pos_emb.weight")  # which do not decay
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW knows of each weight
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what optimizers know of a weight
 _MAX_TOLD = 8  # samples named in an error
 _SAMPLED = 1024  # numbers at either end of a tensor that its identity is made of
 
@@ -188,10 +188,7 @@ class _Run:
         if self.extra is not None:
             named |= {_EXTRA + name: parameter for name, parameter in self.extra.named_parameters()}
         self.trained = named
-        decaying = [p for name, p in named.items() if p.ndim > 1 and not name.endswith(_TABLES)]
-        others = [p for name, p in named.items() if p.ndim <= 1 or name.endswith(_TABLES)]
-        groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+        self.optimizers = _optimizers(named, settings)
         self.low = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(place))
         self._tally = _Tally()
 
@@ -218,7 +215,7 @@ class _Run:
         weight = plain_labels + self.settings.mtp_weight * block_labels
         loss = (plain + self.settings.mtp_weight * block) / max(weight, 1)
         if not math.isfinite(sum(sums)) or not math.isfinite(norm):
-            self.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
             sources = list(dict.fromkeys(encoded.source for rows in passes for row in rows for encoded in row))
             more = f" and {len(sources) - _MAX_TOLD} more" if len(sources) > _MAX_TOLD else ""
             raise GroundlinkError(
@@ -228,9 +225,10 @@ class _Run:
             )
         self.unsaved = False  # there is nothing to keep of half a step
         rate = self.settings.learning_rate_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["share"]
+            optimizer.step()
         self.step += 1
         self.loss = loss
         self.position = feed.state_dict()
@@ -288,7 +286,7 @@ class _Run:
             for name, tensor in self.extra.state_dict().items():
                 tensors[f"weight.{_EXTRA}{name}"] = tensor.detach().cpu().contiguous()
         for name, parameter in self.trained.items():
-            for moment, value in self.optimizer.state[parameter].items():
+            for moment, value in self._known_of(parameter).items():
                 tensors[f"{moment}.{name}"] = value.detach().cpu().contiguous()
         facts = {**self.facts(), "samples": self.samples, "data": positions, "groundlink": __version__}
         return checkpoints.Snapshot(self.step, saved, tensors, facts)
@@ -309,14 +307,26 @@ class _Run:
             head = f"weight.{_EXTRA}"
             self.extra.load_state_dict({n.removeprefix(head): v for n, v in tensors.items() if n.startswith(head)})
         for name, parameter in self.trained.items():
-            if f"step.{name}" in tensors:
-                values = {moment: tensors[f"{moment}.{name}"].clone() for moment in _MOMENTS}
+            self._known_of(parameter).update(
                 # The count of steps stays on the CPU, where AdamW has it.
-                self.optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(self.place) for moment, value in values.items()
-                }
+                (moment, tensors[key].clone() if moment == "step" else tensors[key].to(self.place, copy=True))
+                for moment in _MOMENTS
+                if (key := f"{moment}.{name}") in tensors
+            )
         torch.set_rng_state(tensors["random"])
         self.step, self.samples = snapshot.step, snapshot.facts["samples"]
+
+    def _known_of(self, parameter: Tensor) -> dict[str, Any]:
+        """Return what the optimizer that trains a weight knows of it."""
+        for optimizer in self.optimizers:
+            if any(parameter is one for group in optimizer.param_groups for one in group["params"]):
+                known: dict[str, Any] = optimizer.state[parameter]
+                return known
+        raise KeyError("nothing trains this weight")
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     @property
     def _processes(self) -> int:
@@ -331,7 +341,7 @@ class _Run:
         weight = torch.tensor(sum(self.objective.weight_of(batch) for batch in batches), device=self.place)
         # Processes take the mean of their gradients, where the sum is wanted.
         share = self._processes / self._sum(weight).clamp(min=1)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         counted: Tensor | None = None
         for number, batch in enumerate(batches, start=1):
             more = self.accelerator.no_sync(self.forward) if number < len(batches) else nullcontext()
@@ -391,6 +401,35 @@ class _Signals:
         if self.came and number == signal.SIGINT:
             raise KeyboardInterrupt("interrupted at once; the same command goes on from the last checkpoint")
         self.came = True
+
+
+def _optimizers(trained: dict[str, nn.Parameter], settings: TrainSettings) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or for all but the matrices of the layers where Muon has these.
+
+    A group's `share` is the part of the learning rate that it is trained with.
+    """
+    matrices: list[nn.Parameter] = []
+    if settings.muon_rate > 0:
+        inner = (".blocks.", ".layers.", "mlp1.")
+        matrices = [p for name, p in trained.items() if p.ndim == 2 and any(part in name for part in inner)]
+    rest = [(name, p) for name, p in trained.items() if not any(p is one for one in matrices)]
+    plain = [p for name, p in rest if p.ndim <= 1 or name.endswith(_TABLES)]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in rest if p.ndim > 1 and not name.endswith(_TABLES)], "share": 1.0},
+        {"params": plain, "weight_decay": 0.0, "share": 1.0},
+    ]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+    ]
+    if matrices:
+        if not hasattr(torch.optim, "Muon"):
+            raise BadData(
+                f"the setting muon_rate needs torch 2.9 or later, and this is {torch.__version__}; set it to 0"
+            )
+        share = settings.muon_rate / settings.learning_rate
+        group = {"params": matrices, "share": share}
+        made.append(torch.optim.Muon([group], lr=settings.muon_rate, weight_decay=settings.weight_decay))
+    return made
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from PIL import Image
 
@@ -254,7 +254,7 @@ class Record:
 
 
 class Source(Protocol):
-    """Where samples come from. One that is finite has a `__len__`; others have a sample for every index."""
+    """Where samples come from. One that is finite has a length; others have a sample for every index."""
 
     def sample(self, index: int) -> Sample:
         """Return the sample of an index from 0 on; the same each time."""
@@ -680,7 +680,10 @@ class Stream:
 
 
 def _length(source: Source) -> int | None:
-    return len(source) if isinstance(source, Sized) else None
+    try:
+        return len(cast(Sized, source))
+    except TypeError:  # it has no length, or says that there is none
+        return None
 
 
 def _sizes(lengths: Mapping[str, int | None]) -> str:

@@ -27,6 +27,8 @@ class TrainSettings:
         steps: optimizer steps in all.
         learning_rate: the highest; it falls along a cosine to `learning_rate_floor`, a share of it, at the last step.
         warmup_steps: steps in which it rises first; None for 500, but a tenth of all steps at most.
+        muon_rate: 0 to train everything with AdamW. Above: the highest rate of Muon (torch 2.9), which then trains the
+            matrices of the layers, along the same curve; a small model learns from fewer steps with it.
         weight_decay: of matrices; norms, biases, and tables of embeddings and positions do not decay.
         betas: of AdamW.
         clip: the greatest norm of all gradients together.
@@ -57,6 +59,7 @@ class TrainSettings:
     learning_rate: float = 2e-5
     learning_rate_floor: float = 0.0
     warmup_steps: int | None = None
+    muon_rate: float = 0.0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -172,6 +175,7 @@ _COUNTS = {
 _NUMBERS = {
     "learning_rate": (0.0, 1.0),
     "learning_rate_floor": (0.0, 1.0),
+    "muon_rate": (0.0, 1.0),
     "weight_decay": (0.0, 1.0),
     "clip": (0.0, 1e9),
     "mtp_weight": (0.0, 100.0),

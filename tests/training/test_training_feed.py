@@ -54,7 +54,7 @@ def test_processes_share_a_stream_without_overlap():
         with feed(share=(rank, 2)) as part:
             part._packer.buffer = 10
             part.next()
-            drawn = [(name, index) for name, index, _ in part.state_dict()["drawn"]]
+            drawn = [(name, index) for name, index, _ in part.state_dict()["keys"]]
             assert set(drawn) <= set(keys[rank:20:2])
 
 

@@ -117,11 +117,16 @@ class Noise(nn.Module):
         return self.head(nn.functional.dropout(features)).square().mean()
 
 
-@pytest.mark.parametrize(
-    ("changes", "extra"),
-    [({}, None), ({"save_as": "bfloat16", "freeze": ("vision",), "accumulation": 2, "coordinate_spread": 2.0}, Noise)],
-    ids=["plain", "everything"],
-)
+EVERYTHING = {
+    "save_as": "bfloat16",
+    "freeze": ("vision",),
+    "accumulation": 2,
+    "coordinate_spread": 2.0,
+    "muon_rate": 0.01 if hasattr(torch.optim, "Muon") else 0.0,
+}
+
+
+@pytest.mark.parametrize(("changes", "extra"), [({}, None), (EVERYTHING, Noise)], ids=["plain", "everything"])
 def test_a_training_that_was_broken_off_ends_with_the_same_bits(tmp_path, changes, extra, whole):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     made = extra or (lambda: None)

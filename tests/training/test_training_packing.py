@@ -97,10 +97,10 @@ def test_samples_that_are_too_long_are_skipped_and_counted():
     limit = sorted(lengths)[6]
     for encoder, room in (
         (ENCODER, limit),
-        (SampleEncoder(checkpoint().tokenizer, checkpoint().config, max_tokens=limit), 2000),
+        (SampleEncoder(checkpoint().tokenizer, checkpoint().config, max_tokens=limit), limit + 9),
     ):
         packed = PackedStream(Stream({"few": (Few(), 1)}), encoder, room, buffer=4)
-        seen = {e.source for _ in range(200) for e in next(packed)}
+        seen = {e.source for _ in range(100) for e in next(packed)}
         assert seen == {f"scene {i}" for i in range(11) if lengths[i] <= limit}
         assert packed.skipped >= 4
         assert packed.state_dict()["skipped"] == packed.skipped

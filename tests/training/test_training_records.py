@@ -23,6 +23,7 @@ from groundlink.training.records import (
     tokens_of_text,
     write_records,
 )
+from groundlink.training.scenes import Scenes
 from groundlink.training.sequences import SampleEncoder
 from tests.locateanything.samples import checkpoint
 
@@ -222,15 +223,15 @@ def test_pictures_are_turned_upright(folder):
 
 
 def test_sizes_vary_repeatably(folder):
-    records = read(folder, *[line()] * 20, data_augment=True, seed=1)
+    Image.new("RGB", (400, 20)).save(folder / "wide.png")
+    records = read(folder, *[line(image="wide.png")] * 20, data_augment=True, seed=1)
     sizes = [records.sample(i).images[0]().size for i in range(20)]
-    again = read(folder, *[line()] * 20, data_augment=True, seed=1)
+    again = read(folder, *[line(image="wide.png")] * 20, data_augment=True, seed=1)
     assert [again.sample(i).images[0]().size for i in range(20)] == sizes
-    same = sum(size == (400, 300) for size in sizes)
-    assert 4 <= same <= 16
-    others = [size for size in sizes if size != (400, 300)]
-    assert len(set(others)) > 5
-    assert all(620 <= width <= 2560 and abs(height - width * 0.75) <= 0.5 for width, height in others)
+    assert 4 <= sizes.count((400, 20)) <= 16
+    others = [size for size in sizes if size != (400, 20)]
+    assert len(set(others)) > 4
+    assert all(640 <= width <= 2560 and abs(height - width / 20) <= 0.5 for width, height in others)
 
 
 def test_an_example_is_shown_instead_of_its_name(folder):
@@ -535,6 +536,13 @@ def test_a_stream_is_resumed_where_it_was(cut):
     resumed.load_state_dict(json.loads(json.dumps(begun.state_dict())))
     assert [resumed.next_key() for _ in range(80 - cut)] == keys[cut:]
     assert [begun.next_key() for _ in range(80 - cut)] == keys[cut:]  # its state is not shared
+
+
+def test_generated_scenes_are_a_source():
+    keys = [Stream({"scenes": (Scenes(questions=2), 1)}).next_key() for _ in range(2)]
+    assert keys == [("scenes", 0)] * 2
+    sample = next(Stream({"scenes": (Scenes(questions=2), 1)}))
+    assert len(SampleEncoder(checkpoint().tokenizer, checkpoint().config).encode(sample).grids) == 1
 
 
 def test_a_stream_of_other_data_is_not_resumed():

@@ -9,12 +9,14 @@ import os
 import time
 import unicodedata
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from groundlink.backend import BackendInfo, Context, MemoryReport, Outcome
 from groundlink.backends.locateanything.hub import LICENSE, OFFICIAL_MODEL, find_cached
 from groundlink.backends.locateanything.settings import Settings, is_count
+from groundlink.calibration import FILE_NAME, Calibration, Kind
 from groundlink.detections import Found, IncompleteReason
 from groundlink.errors import BackendUnavailable, BadQuery
 from groundlink.image import ImageStore, OpenedImage
@@ -43,6 +45,8 @@ class LocateAnythingBackend:
         group_size: a query with more categories than this is asked in groups, and the answers are merged.
         cache_bytes: memory for what was computed of pictures, shared by later questions on the same pixels; 1 GiB if
             not given, 0 for none. The least recently used goes first.
+        calibrated: scores and spreads are brought to what they turned out to mean, where the checkpoint has a
+            `calibration.json`; False leaves them as the model gives them.
         on_progress: told what is being loaded, and how much of it is done, in 0…1.
         decoding: the fields of `groundlink.backends.locateanything.settings.Settings`, such as `mode="fast"`.
     """
@@ -66,6 +70,7 @@ class LocateAnythingBackend:
         dtype: str = "auto",
         group_size: int = GROUP_SIZE,
         cache_bytes: int | None = None,
+        calibrated: bool = True,
         on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
         **decoding: Any,
     ) -> None:
@@ -73,11 +78,15 @@ class LocateAnythingBackend:
         if not is_count(group_size) or group_size < 1:
             raise BackendUnavailable(f"group_size is a whole number of at least 1, not {group_size!r}")
         self.group_size = group_size
+        if not isinstance(calibrated, bool):
+            raise BackendUnavailable(f"calibrated is True or False, not {calibrated!r}")
         room = _cache_bytes(cache_bytes)
 
         from groundlink.backends.locateanything.engine import Engine
 
         self._engine = Engine.load(os.fspath(model), revision, device, dtype, self.settings, room, on_progress)
+        stored = self._engine.folder / FILE_NAME
+        self.calibration = Calibration.load(stored) if calibrated and stored.exists() else None
         self._images = ImageStore()
 
     @classmethod
@@ -110,6 +119,7 @@ class LocateAnythingBackend:
         dtype: str = "auto",
         group_size: int = GROUP_SIZE,
         cache_bytes: int | None = None,
+        calibrated: bool = True,
         **decoding: Any,
     ) -> MemoryReport:
         """Say what will fit on the device, from the checkpoint's JSON files; takes the settings of the constructor.
@@ -153,7 +163,7 @@ class LocateAnythingBackend:
                         tally.repeats += 1
                     elif reading.item.values:
                         tally.found += 1
-                        yield _found(reading, query, group, spelling, image.size)
+                        yield _found(reading, query, group, spelling, image.size, self.calibration)
                 if reader.repeating and not settings.parity and finish is None:
                     finish = "repetition"
                     break
@@ -170,6 +180,21 @@ class LocateAnythingBackend:
             raw=tuple(tally.raw),
             timings_ms=dict(figures),
         )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what answers depend on, for reports: the checkpoint, its limit on pictures, decoding, calibration."""
+        from groundlink.backends.locateanything.prompt import QUESTIONS
+
+        engine = self._engine
+        return {
+            "checkpoint": engine.folder.resolve().name,
+            "device": str(engine.model.device),
+            "dtype": str(engine.model.language_model.model.embed_tokens.weight.dtype).removeprefix("torch."),
+            "patch_limit": engine.config.patch_limit,
+            **asdict(self.settings),
+            "calibrated": self.calibration is not None,
+            "prompts": dict(QUESTIONS),
+        }
 
     def close(self) -> None:
         """Free the device."""
@@ -262,7 +287,12 @@ class _Tally:
 
 
 def _found(
-    reading: Reading, query: Query, group: Sequence[str], spelling: dict[str, str], size: tuple[int, int]
+    reading: Reading,
+    query: Query,
+    group: Sequence[str],
+    spelling: dict[str, str],
+    size: tuple[int, int],
+    calibration: Calibration | None,
 ) -> Found:
     """Make what the backend hands out of one item: pixels in place of thousandths, the caller's words as the label."""
     from groundlink.backends.locateanything.parse import to_pixels
@@ -270,12 +300,16 @@ def _found(
     item = reading.item
     pixels = to_pixels(item.values, *size)
     is_box = len(pixels) == 4
+    score, spreads = reading.score, reading.spreads
+    if calibration is not None and score is not None and spreads is not None:
+        kind: Kind = "box" if is_box else "point"
+        score, spreads = calibration.score(score, kind), tuple(calibration.spread(value, kind) for value in spreads)
     return Found(
         _label(item.label, query, group, spelling),
         box=pixels if is_box else None,
         point=None if is_box else pixels,
-        score=reading.score,
-        spread=None if reading.spreads is None else to_pixels(reading.spreads, *size),
+        score=score,
+        spread=None if spreads is None else to_pixels(spreads, *size),
         text=item.label if query.task in ("read", "text") else None,
     )
 

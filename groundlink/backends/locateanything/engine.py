@@ -118,6 +118,7 @@ class Engine:
     """
 
     def __init__(self, checkpoint: Checkpoint, cache_bytes: int = CACHE_BYTES) -> None:
+        self.folder = checkpoint.folder
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.model = checkpoint.model

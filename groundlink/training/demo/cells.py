@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundlink.backends.locateanything.config import MERGE, PATCH
+from groundlink.backends.locateanything.config import MERGE
 from groundlink.backends.locateanything.preprocessing import Grid
 from groundlink.training.scenes import Scene
 from groundlink.training.scenes.drawing import ICONS, SHAPES
@@ -29,7 +29,7 @@ _SMALL = {name: i + 1 for i, name in enumerate([*SHAPES, *(f"{icon} icon" for ic
 _LARGE = {name: i + 1 for i, name in enumerate(LARGE_KINDS)}
 _COLOURS = {name: i for i, name in enumerate(COLOURS)}
 # Widths of what is told of a patch: thing, its colour, area around it, is it on, box of the thing, box of the area.
-_WIDTHS = (len(_SMALL) + 1, len(_COLOURS), len(_LARGE) + 1, 2, 4, 4)
+_WIDTHS = [len(_SMALL) + 1, len(_COLOURS), len(_LARGE) + 1, 2, 4, 4]
 _BACKGROUND = 0.15  # weight of a patch with nothing on it
 
 
@@ -106,6 +106,6 @@ def loss_of(told: tuple[Tensor, ...], truth: Cells) -> tuple[Tensor, dict[str, f
     for name, said, wanted in (("box", boxes[0], truth.boxes[:, :4]), ("area box", boxes[1], truth.boxes[:, 4:])):
         there = ~wanted[:, 0].isnan()
         error = (said - wanted)[there].abs()
-        total = total + 10 * error.mean() if there.any() else total
+        total = total + 40 * error.mean() if there.any() else total
         figures[name] = float(error.detach().mean())
     return total, figures

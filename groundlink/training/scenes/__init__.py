@@ -51,10 +51,6 @@ class Scenes:
             raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
         self.split, self.questions, self.seed = split, questions, seed
 
-    def __len__(self) -> int:
-        """Scenes have no end; this is what an epoch would be called."""
-        raise TypeError("scenes have no end")
-
     def sample(self, index: int) -> Sample:
         """Return the scene of a number."""
         scene, asked = draw(self.split, index, self.questions, self.seed)

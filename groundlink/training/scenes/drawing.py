@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +16,7 @@ Box = tuple[float, float, float, float]
 Points = list[tuple[float, float]]
 
 _FINE = 4  # masks are drawn this many times as large
+_IS_INK = [0] * 101 + [255] * 155  # coverage that counts when the edge of a thing is looked for
 
 
 def _star(points: int, inner: float) -> Points:
@@ -70,7 +71,7 @@ def shape_mask(name: str, width: float, height: float, degrees: float) -> Image.
 
 def _cut(mask: Image.Image) -> Image.Image:
     small = mask.reduce(_FINE)
-    return small.crop(small.point(lambda v: 255 if v > 100 else 0).getbbox())
+    return small.crop(small.point(_IS_INK).getbbox())
 
 
 class _Pen:
@@ -242,10 +243,11 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
+@lru_cache(maxsize=20_000)
 def word_mask(text: str, name: str, size: int) -> Image.Image:
     """Return the mask of a text, cut to its ink."""
     face = font(name, size)
     x1, y1, x2, y2 = face.getbbox(text)
     mask = Image.new("L", (math.ceil(x2 - x1) + 4, math.ceil(y2 - y1) + 4))
     ImageDraw.Draw(mask).text((2 - x1, 2 - y1), text, fill=255, font=face)
-    return mask.crop(mask.point(lambda v: 255 if v > 100 else 0).getbbox())
+    return mask.crop(mask.point(_IS_INK).getbbox())

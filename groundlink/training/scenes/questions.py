@@ -14,6 +14,7 @@ import numpy as np
 
 from groundlink.backends.locateanything.config import COORDINATES
 from groundlink.backends.locateanything.prompt import CATEGORY_SEPARATOR, QUESTIONS
+from groundlink.query import Task
 from groundlink.training.scenes.drawing import ICONS, SHAPES, Box
 from groundlink.training.scenes.layout import COLOURS, HELD_OUT, RNG, WORDS, Item, Scene
 
@@ -77,11 +78,16 @@ class Question:
         group: what kind of understanding it takes, for reports.
     """
 
-    task: str
+    task: Task
     phrases: tuple[str, ...]
     text: str
     truth: tuple[tuple[str, tuple[Box, ...]], ...]
     group: str
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the words around the phrases are those that Groundlink asks with."""
+        return self.task != "read" or self.text == READ[0]
 
     def answer(self, width: int, height: int) -> str:
         """Return the answer in the model's words, for a picture of this size."""
@@ -127,7 +133,7 @@ def _sorted(items: Sequence[Item]) -> tuple[Box, ...]:
     return tuple(sorted((item.box for item in items), key=lambda box: (box[0], box[1])))
 
 
-def _question(task: str, phrase: str, items: Sequence[Item], group: str) -> Question:
+def _question(task: Task, phrase: str, items: Sequence[Item], group: str) -> Question:
     boxes = _sorted(items)
     return Question(task, (phrase,), QUESTIONS[task].format(phrase), ((phrase, boxes),), group)
 
@@ -193,12 +199,12 @@ def _shapes(scene: Scene, rng: RNG) -> Question | None:
     group = "size" if told[2] else "colour and shape" if told[0] and told[1] else "colour" if told[0] else "shape"
     if len(items) <= 1 and rng.random() < 0.6:
         return _question(_one(rng), _article(rng, _in_words(rng, *told, plural=False)), items, group)
-    task = "point" if rng.random() < 0.3 else "ground"
+    task: Task = "point" if rng.random() < 0.3 else "ground"
     phrase = _in_words(rng, *told, plural=rng.random() < (0.7 if len(items) > 1 else 0.3))
     return _question(task, _pick(rng, ("all ", "", "")) + phrase if task == "ground" else phrase, items, group)
 
 
-def _one(rng: RNG) -> str:
+def _one(rng: RNG) -> Task:
     return "point" if rng.random() < 0.25 else "ground_one"
 
 
@@ -278,7 +284,8 @@ def _icon(scene: Scene, rng: RNG) -> Question | None:
 def _gui(rng: RNG, phrase: str, items: Sequence[Item], group: str) -> Question | None:
     if len(items) > 1:
         return _question("ground", phrase, items, group)
-    task = _pick(rng, ("gui", "gui", "point", "ground_one"))
+    tasks: tuple[Task, ...] = ("gui", "gui", "point", "ground_one")
+    task = tasks[int(rng.integers(len(tasks)))]
     return _question(task, _article(rng, phrase), items, group)
 
 

@@ -7,7 +7,8 @@ tower whose rows say what is where.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from torch.nn import functional as F
 
 from groundlink.backends.locateanything.config import MERGE
 from groundlink.backends.locateanything.preprocessing import Grid
-from groundlink.training.scenes import Scene
+from groundlink.errors import BadData
+from groundlink.training.packing import Batch
+from groundlink.training.samples import Sample
+from groundlink.training.scenes import Scene, Scenes, draw
 from groundlink.training.scenes.drawing import ICONS, SHAPES
 from groundlink.training.scenes.layout import COLOURS, WORDS
 
@@ -33,20 +37,25 @@ _WIDTHS = [len(_SMALL) + 1, len(_COLOURS), len(_LARGE) + 1, 2, 4, 4]
 _BACKGROUND = 0.15  # weight of a patch with nothing on it
 
 
-@dataclass(frozen=True)
-class Cells:
-    """The truth about the patches of pictures: `classes` `[L, 4]` (thing, colour, area, on) and `boxes` `[L, 8]`."""
+class CellScenes(Scenes):
+    """Scenes whose samples know what lies on each patch."""
 
-    classes: Tensor
-    boxes: Tensor
+    def sample(self, index: int) -> Sample:
+        """Return the scene of a number."""
+        scene, asked = draw(self.split, index, self.questions, self.seed)
+        return replace(self.sample_of(scene, asked, index), cells=lambda grids: cells_of(scene, grids[0]))
 
 
-def cells_of(scene: Scene, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the truth about each patch of a grid, row by row: classes `[n, 4]`, boxes in 0…1 `[n, 8]`."""
+def cells_of(scene: Scene, grid: Grid) -> NDArray[np.float32]:
+    """Return the truth about each patch of a grid, row by row, `[n, 12]`.
+
+    Four classes (thing, its colour, area, whether it is on), then the boxes of thing and area in 0…1; NaN for none.
+    """
     rows, columns = grid
-    classes = np.zeros((rows, columns, 4), np.int64)
+    truth = np.full((rows, columns, 12), np.nan, np.float32)
+    classes, boxes = truth[..., :4], truth[..., 4:]
+    classes[..., 0] = classes[..., 2] = 0
     classes[..., 1] = classes[..., 3] = IGNORE
-    boxes = np.full((rows, columns, 8), np.nan, np.float32)
     width, height = scene.image.size
     area = {id(i): (i.box[2] - i.box[0]) * (i.box[3] - i.box[1]) for i in scene.items}
     for item in sorted(scene.items, key=lambda i: -area[id(i)]):
@@ -62,7 +71,7 @@ def cells_of(scene: Scene, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.fl
             classes[(*cells, 2)] = _LARGE[item.kind]
             classes[(*cells, 3)] = int(item.on) if item.kind in ("checkbox", "tab") else IGNORE
             boxes[(*cells, slice(4, 8))] = relative
-    return classes.reshape(-1, 4), boxes.reshape(-1, 8)
+    return truth.reshape(-1, 12)
 
 
 def _patches(low: float, high: float, count: int) -> slice:
@@ -78,7 +87,7 @@ class Heads(nn.Module):
         super().__init__()
         self.read = nn.Linear(width, MERGE**2 * sum(_WIDTHS))
 
-    def forward(self, rows: Tensor, grids: list[Grid]) -> tuple[Tensor, ...]:
+    def forward(self, rows: Tensor, grids: Sequence[Grid]) -> tuple[Tensor, ...]:
         """Return what is said of all patches: thing, colour, area, on, box, box, each `[L, …]`."""
         told = self.read(rows).float()
         sizes = [h * w // MERGE**2 for h, w in grids]
@@ -89,23 +98,48 @@ class Heads(nn.Module):
         return torch.split(torch.cat(parts), _WIDTHS, -1)
 
 
-def loss_of(told: tuple[Tensor, ...], truth: Cells) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss, and figures: the share of things and areas that are right, the mean error of boxes in 0…1."""
-    thing, colour, area, on, *boxes = told
-    classes = truth.classes
-    total = thing.new_zeros(())
-    figures = {}
-    for number, (name, logits) in enumerate((("thing", thing), ("colour", colour), ("area", area), ("on", on))):
-        wanted = classes[:, number]
-        weight = torch.where(wanted == 0, _BACKGROUND, 1.0) if name in ("thing", "area") else torch.ones(len(wanted))
-        weight = weight * (wanted != IGNORE)
-        losses = F.cross_entropy(logits, wanted.clamp(min=0), reduction="none")
-        total = total + (losses * weight).sum() / weight.sum().clamp(min=1)
-        real = (wanted > 0) if name in ("thing", "area") else (wanted != IGNORE)
-        figures[name] = float((logits.argmax(-1) == wanted)[real].float().mean())
-    for name, said, wanted in (("box", boxes[0], truth.boxes[:, :4]), ("area box", boxes[1], truth.boxes[:, 4:])):
-        there = ~wanted[:, 0].isnan()
-        error = (said - wanted)[there].abs()
-        total = total + 40 * error.mean() if there.any() else total
-        figures[name] = float(error.detach().mean())
-    return total, figures
+class CellLoss(nn.Module):
+    """The loss of what the heads say of the patches of a batch; also the figures of the last one.
+
+    Attributes:
+        weight: of this loss beside the others.
+        figures: the share of things, colours, areas and states that are right, the mean error of boxes in 0…1.
+    """
+
+    def __init__(self, width: int, weight: float = 1.0) -> None:
+        super().__init__()
+        self.heads = Heads(width)
+        self.weight = weight
+        self.figures: dict[str, float] = {}
+
+    def forward(self, rows: Tensor, batch: Batch) -> Tensor:
+        """Image features `[n, D]` of a batch whose samples know their cells → the weighted loss."""
+        if batch.cells is None:
+            raise BadData("the samples do not know their cells; draw them from CellScenes")
+        return self.weight * self.loss(rows, batch.grids, batch.cells)
+
+    def loss(self, rows: Tensor, grids: Sequence[Grid], truth: Tensor) -> Tensor:
+        """Image features `[n, D]` and the truth `[4·n, 12]` → the loss."""
+        *told, thing_box, area_box = self.heads(rows, grids)
+        total = rows.new_zeros((), dtype=torch.float32)
+        for number, (name, logits) in enumerate(zip(("thing", "colour", "area", "on"), told, strict=True)):
+            wanted = truth[:, number].long()
+            known = wanted != IGNORE
+            weight = known.float()
+            if name in ("thing", "area"):  # most patches have nothing on them
+                weight = weight.where(wanted != 0, _BACKGROUND)
+            losses = F.cross_entropy(logits, wanted.clamp(min=0), reduction="none")
+            total = total + (losses * weight).sum() / weight.sum().clamp(min=1)
+            known &= (wanted != 0) if name in ("thing", "area") else known
+            self._note(name, (logits.argmax(-1) == wanted)[known].float())
+        for name, said, wanted in (("box", thing_box, truth[:, 4:8]), ("area box", area_box, truth[:, 8:])):
+            error = (said - wanted)[~wanted[:, 0].isnan()].abs()
+            total = total + (40 * error.mean() if len(error) else 0)
+            self._note(name, error.detach())
+        return total
+
+    def _note(self, name: str, values: Tensor) -> None:
+        """Keep a running mean."""
+        if values.numel():
+            value = float(values.mean())
+            self.figures[name] = 0.98 * self.figures.get(name, value) + 0.02 * value

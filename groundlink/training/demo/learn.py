@@ -16,25 +16,27 @@ from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import preprocess
 from groundlink.backends.locateanything.weights import open_settings
 from groundlink.training.demo.blank import initialise, write_blank
-from groundlink.training.demo.cells import Cells, Heads, cells_of, loss_of
+from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
 from groundlink.training.forward import image_rows
 from groundlink.training.loop import has_bfloat16, train
 from groundlink.training.records import Stream
-from groundlink.training.scenes import Scenes, draw
+from groundlink.training.scenes import draw
 from groundlink.training.settings import TrainSettings
 
 SEED = 0
 QUESTIONS = 6  # about each scene
 
-CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 2000, 16, 1e-3, 200
+CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 3200, 6, 1e-3, 100
+MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(
-    steps=3400,
-    learning_rate=8e-4,
-    learning_rate_floor=0.02,
-    warmup_steps=150,
+    steps=2700,
+    learning_rate=1e-3,
+    learning_rate_floor=0.01,
+    muon_rate=MUON_RATE,
+    warmup_steps=100,
     betas=(0.9, 0.98),
-    rows=16,
+    rows=4,
     max_tokens=640,
     accumulation=1,
     recompute=False,
@@ -42,7 +44,7 @@ SETTINGS = TrainSettings(
     structure_smoothing=0.02,
     save_as="bfloat16",
     seed=SEED,
-    checkpoint_every=200,
+    checkpoint_every=100,
     log_every=20,
     workers=0,
 )
@@ -65,30 +67,36 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     model = LocateAnything(config)
     initialise(model, SEED)
     torch.manual_seed(SEED)
-    heads = Heads(config.text.hidden_size)
+    cells = CellLoss(config.text.hidden_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, heads = model.to(device), heads.to(device)
-    trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=CELL_RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
+    model, cells = model.to(device), cells.to(device)
+    matrices = [p for part in (model.vision_model.encoder, model.mlp1) for p in part.parameters() if p.ndim == 2]
+    trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), *cells.parameters()]
+    others = [p for p in trained if not any(p is one for one in matrices)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=CELL_RATE, weight_decay=0.01, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01),
+    ]
     for step in range(steps):
-        rate = CELL_RATE * min(1, (step + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        share = min(1, (step + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for optimizer, rate in zip(optimizers, (CELL_RATE, MUON_RATE), strict=True):
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
         scenes = [draw("train", step * CELL_BATCH + i, 1)[0] for i in range(CELL_BATCH)]
         prepared = [preprocess(scene.image, config.patch_limit) for scene in scenes]
-        told = [cells_of(scene, grid) for scene, (_, grid) in zip(scenes, prepared, strict=True)]
-        classes, boxes = (torch.from_numpy(np.concatenate(part)).to(device) for part in zip(*told, strict=True))
-        patches = torch.from_numpy(np.concatenate([patches for patches, _ in prepared])).to(device)
         grids = [grid for _, grid in prepared]
+        told = np.concatenate([cells_of(scene, grid) for scene, grid in zip(scenes, grids, strict=True)])
+        patches = np.concatenate([patches for patches, _ in prepared])
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-            rows = image_rows(model, patches, grids)
-        loss, figures = loss_of(heads(rows.float(), grids), Cells(classes, boxes))
-        optimizer.zero_grad()
+            rows = image_rows(model, torch.from_numpy(patches).to(device), grids)
+        loss = cells.loss(rows.float(), grids, torch.from_numpy(told).to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if (step + 1) % 20 == 0:
-            on_log({"step": step + 1, "loss": float(loss.detach()), "learning_rate": rate, **figures})
+            on_log({"step": step + 1, "loss": float(loss.detach()), **cells.figures})
     partial = out / "cells.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(blank, partial)
@@ -107,5 +115,12 @@ def second_stage(
     on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
 ) -> Path:
     """Train the whole model to answer questions about scenes; return its folder, `out/model`. Goes on where it was."""
-    stream = Stream({"scenes": (Scenes("train", QUESTIONS, SEED), 1.0)}, seed=SEED)
-    return train(start, stream, out / "model", settings, on_log=on_log, on_progress=on_progress).folder
+    stream = Stream({"scenes": (CellScenes("train", QUESTIONS, SEED), 1.0)}, seed=SEED)
+    config, _ = open_settings(start)
+    torch.manual_seed(SEED)
+    cells = CellLoss(config.text.hidden_size, weight=0.5)
+
+    def log(figures: dict[str, Any]) -> None:
+        on_log({**figures, **cells.figures})
+
+    return train(start, stream, out / "model", settings, extra_loss=cells, on_log=log, on_progress=on_progress).folder

@@ -53,7 +53,10 @@ class Scenes:
 
     def sample(self, index: int) -> Sample:
         """Return the scene of a number."""
-        scene, asked = draw(self.split, index, self.questions, self.seed)
+        return self.sample_of(*draw(self.split, index, self.questions, self.seed), index)
+
+    def sample_of(self, scene: Scene, asked: list[Question], index: int) -> Sample:
+        """Return a scene and its questions as a sample."""
         image: Image.Image = scene.image
         talks = tuple((f"<image-1>{q.text}", q.answer(*image.size)) for q in asked)
         return Sample((lambda: image,), talks, f"scene {self.split}:{index}")

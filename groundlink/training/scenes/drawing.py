@@ -233,7 +233,7 @@ def fonts() -> tuple[str, ...]:
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    names = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "DejaVuSans-Oblique")
+    names = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif")
     return ("", *(str(folder / f"{name}.ttf") for name in names))
 
 

@@ -44,89 +44,13 @@ HELD_OUT = frozenset(
 )
 """Colours with shapes that training never shows together, to see whether the model puts together what it learned."""
 
-WORDS = [
-    "Save",
-    "Open",
-    "Close",
-    "Cancel",
-    "Delete",
-    "Edit",
-    "Copy",
-    "Paste",
-    "Print",
-    "Search",
-    "Find",
-    "Help",
-    "Home",
-    "Back",
-    "Next",
-    "Login",
-    "Logout",
-    "Email",
-    "Password",
-    "Name",
-    "Phone",
-    "Address",
-    "City",
-    "Country",
-    "Date",
-    "Time",
-    "Start",
-    "Stop",
-    "Pause",
-    "Play",
-    "Send",
-    "Reply",
-    "Share",
-    "Export",
-    "Import",
-    "Upload",
-    "Download",
-    "Refresh",
-    "Reset",
-    "Apply",
-    "Submit",
-    "Confirm",
-    "Accept",
-    "Decline",
-    "Yes",
-    "No",
-    "OK",
-    "Menu",
-    "Settings",
-    "Profile",
-    "Account",
-    "Users",
-    "Files",
-    "Folder",
-    "Image",
-    "Video",
-    "Music",
-    "Camera",
-    "Map",
-    "News",
-    "Mail",
-    "Chat",
-    "Cart",
-    "Order",
-    "Pay",
-    "Total",
-    "Price",
-    "Speed",
-    "Level",
-    "Zoom",
-    "View",
-    "Insert",
-    "Format",
-    "Tools",
-    "Window",
-    "General",
-    "Privacy",
-    "Network",
-    "Theme",
-    "Language",
-    "Sound",
-]
+# fmt: off
+WORDS = (
+    "Save", "Open", "Close", "Cancel", "Delete", "Edit", "Copy", "Print", "Search", "Find", "Help", "Home", "Back",
+    "Next", "Login", "Email", "Password", "Name", "Phone", "Address", "City", "Date", "Start", "Stop", "Send",
+    "Share", "Submit", "Yes", "No", "OK", "Menu", "Settings", "Profile", "Image", "Video", "Music",
+)
+# fmt: on
 
 SMALL, LARGE = 26, 42  # pixels: shapes below are small, above large
 
@@ -293,7 +217,7 @@ def _loose(canvas: _Canvas, held_out: bool) -> None:
             else:
                 kind, name = "text", str(rng.choice(WORDS))
                 colour, tone = "", canvas.ink()
-                mask = word_mask(name, str(rng.choice(fonts())), int(rng.integers(12, 22)))
+                mask = word_mask(name, str(rng.choice(fonts())), int(rng.integers(13, 23)))
             if mask.width >= canvas.width - 4 or mask.height >= canvas.height - 4:
                 continue
             x, y = int(rng.integers(1, canvas.width - mask.width)), int(rng.integers(1, canvas.height - mask.height))
@@ -310,7 +234,7 @@ def _words(canvas: _Canvas) -> None:
     canvas.clutter()
     for _ in range(int(rng.integers(2, 9))):
         text = " ".join(rng.choice(WORDS, int(rng.choice((1, 1, 2)))))
-        mask = word_mask(text, str(rng.choice(fonts())), int(rng.integers(11, 26)))
+        mask = word_mask(text, str(rng.choice(fonts())), int(rng.integers(13, 27)))
         if mask.width >= canvas.width - 4:
             continue
         for _ in range(12):
@@ -411,7 +335,7 @@ def _windows(canvas: _Canvas) -> None:
     rng = canvas.rng
     theme = _Theme(
         face=str(rng.choice(fonts())),
-        size=int(rng.integers(10, 15)),
+        size=int(rng.integers(12, 17)),
         ink=canvas.ink(),
         panel=canvas._near(45 if canvas.dark else 246, 8),
         line=canvas._near(110 if canvas.dark else 165, 12),

@@ -1,0 +1,253 @@
+"""What the demo model can do: its calibration, its figures on scenes that it never saw, and the card with both."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from safetensors import safe_open
+
+from groundlink.backends.demo import DemoBackend
+from groundlink.backends.locateanything.settings import MODES
+from groundlink.calibration import Calibration
+from groundlink.evaluation.calibration import Reliability, fit
+from groundlink.evaluation.cases import ONE_TRUTH, Case
+from groundlink.evaluation.metrics import Result, in_words, iou_matrix
+from groundlink.evaluation.plots import save_reliability, save_training_curve
+from groundlink.evaluation.run import EVERYTHING, Prediction, Report, evidence, score
+from groundlink.evaluation.scenes import scene_cases
+from groundlink.locator import Locator
+
+CALIBRATION_SCENES = 500
+_NEW = "new combinations"
+SHIPPED = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+)
+
+Progress = Callable[[str, float], None]
+
+
+def assess(out: Path, scenes: int, on_progress: Progress = lambda doing, fraction: None) -> Path:
+    """Calibrate the model in `out/model`, measure it, and write `out/demo`, the folder that is shipped.
+
+    Args:
+        out: the folder of a training by `learn`.
+        scenes: how many held-out scenes to ask about, in each mode.
+        on_progress: told what is being done.
+    """
+    demo = out / "demo"
+    demo.mkdir(exist_ok=True)
+    for name in SHIPPED:
+        shutil.copyfile(out / "model" / name, demo / name)
+    (demo / "calibration.json").unlink(missing_ok=True)
+    held_out = list(scene_cases("held-out", count=scenes))
+
+    fitted_on = list(scene_cases("calibration", count=min(CALIBRATION_SCENES, 2 * scenes)))
+    raw = _ask(demo, fitted_on, on_progress, "calibrating", calibrated=False)
+    unseen = _ask(demo, held_out, on_progress, "hybrid", calibrated=False)
+    calibration = fit(
+        evidence(fitted_on, raw),
+        f"{len(fitted_on)} questions about the first scenes of the split calibration, mode hybrid",
+        held_out=evidence(held_out, unseen),
+    )
+    text = json.dumps(calibration.to_json(), indent=2) + "\n"
+    (demo / "calibration.json").write_text(text, encoding="utf-8")
+
+    answers = {"hybrid": unseen}
+    for mode in MODES:
+        if mode not in answers:
+            answers[mode] = _ask(demo, held_out, on_progress, mode, mode=mode)
+    reports = {mode: score(held_out, said, {"mode": mode}, calibration) for mode, said in answers.items()}
+    new = list(scene_cases("new-combinations", count=scenes))
+    answers[_NEW] = _ask(demo, new, on_progress, _NEW)
+    reports[_NEW] = score(new, answers[_NEW])
+
+    log = [json.loads(line) for line in (out / "model" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    _pictures(demo, log, held_out, unseen, calibration)
+    settings = json.loads((out / "model" / "training.json").read_text(encoding="utf-8"))
+    facts = {
+        "scenes": scenes,
+        "parameters": sum(math.prod(shape) for shape in _shapes(demo / "model.safetensors")) / 1e6,
+        "megabytes": (demo / "model.safetensors").stat().st_size / 1e6,
+        "samples": log[-1]["samples"],
+        **settings,
+        "figures": {name: figures_of(report, answers[name]) for name, report in reports.items()},
+    }
+    (demo / "figures.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (demo / "MODEL_CARD.md").write_text(_card(facts, reports, calibration), encoding="utf-8")
+    return demo
+
+
+def _ask(folder: Path, cases: list[Case], on_progress: Progress, doing: str, **settings: Any) -> list[Prediction]:
+    """Ask all cases; what the report looks like does not matter here."""
+    answers: list[Prediction] = []
+    with Locator(DemoBackend(model=folder, device="cpu", **settings)) as locator:
+        for number, case in enumerate(cases):
+            on_progress(doing, number / len(cases))
+            answers.append(Prediction(case.name, locator.locate(_image(case), case.query)))
+    return answers
+
+
+def _image(case: Case) -> Image.Image:
+    image = case.image() if callable(case.image) else case.image
+    assert isinstance(image, Image.Image)  # scenes are
+    return image
+
+
+def _shapes(path: Path) -> list[tuple[int, ...]]:
+    with safe_open(path, framework="pt") as file:
+        return [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 - it is no dictionary
+
+
+def figures_of(report: Report, answers: Sequence[Prediction]) -> dict[str, float | int | None]:
+    """Return the figures that the model is measured by, over all groups; steps are those of an answer."""
+    single, several = report.single.get(EVERYTHING), report.several.get(EVERYTHING)
+    points, absent = report.points.get(EVERYTHING), report.rejections.get(EVERYTHING)
+    steps = [answer.answer.timings_ms["steps"] for answer in answers if answer.answer is not None]
+    return {
+        "questions": report.n,
+        "failures": report.failures,
+        "mean_iou": single and single.mean_iou,
+        "acc_50": single and single.acc_50,
+        "f1_50": several and several.f1_50,
+        "f1_mean": several and several.f1_mean,
+        "points_inside": points and points.first,
+        "absent_rejected": absent and absent.rejected,
+        "wrongly_rejected": absent and absent.wrongly_rejected,
+        "steps": sum(steps) / len(steps) if steps else None,
+    }
+
+
+_TITLES = {
+    "mean_iou": "one thing: mean IoU",
+    "acc_50": "one thing: IoU ≥ 0.5",
+    "f1_50": "several: F1@0.5",
+    "f1_mean": "several: F1@Mean",
+    "points_inside": "points inside",
+    "absent_rejected": "absent: answered with none",
+    "wrongly_rejected": "there: wrongly answered with none",
+    "steps": "decoding steps per answer",
+}
+
+
+def _card(facts: dict[str, Any], reports: dict[str, Report], calibration: Calibration) -> str:
+    """Return the model card."""
+    figures = facts["figures"]
+    names = list(figures)
+    lines = [_HEAD.format(**facts)]
+    lines += [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for key, title in _TITLES.items():
+        lines.append(f"| {title} | {' | '.join(in_words(figures[name][key]) for name in names)} |")
+    lines += ["", "![Answers on scenes it never saw: the truth in green, the answer in orange](answers.png)", ""]
+    for title, rows in reports["hybrid"].tables().items():
+        if title not in ("Speed", "Scores and spreads"):
+            kind: type[Result] = type(next(iter(rows.values())))
+            lines += [f"### {title}", "", kind.header("group"), *(row.row(name) for name, row in rows.items()), ""]
+    believed = reports["hybrid"].reliability
+    lines += ["## Scores and spreads", "", _CALIBRATION.format(on=calibration.fitted["on"]), ""]
+    lines += [Reliability.header("of"), *(row.row(name) for name, row in believed.items()), ""]
+    lines += ["![Scores against the share of right answers](reliability.png)", "", _TAIL]
+    return "\n".join(lines)
+
+
+_HEAD = """# The demo model
+
+A LocateAnything of {parameters:.1f} million weights in the published layout (bfloat16, {megabytes:.1f} MB), trained
+from scratch on generated scenes. It is small, knows a small world, and is here to try Groundlink with and to test adapters
+with a model that is real. Licence: Apache-2.0, like the rest.
+
+**It knows** eight shapes in ten colours, nineteen drawn icons, buttons, fields, check boxes and tabs, four kinds of
+blocks of a document, and 36 words, as `groundlink/training/scenes` draws them, on pictures of 168 to 280 pixels a side;
+larger ones are made smaller first, so a screenshot of a real desktop is beyond it.
+
+## Training
+
+`python -m groundlink.training.demo OUT` does all of this, from nothing.
+
+1. The vision tower learns what lies on each patch (`cells.py`): {cell_steps} steps of 6 scenes.
+2. The whole model learns to answer, and the tower goes on with the patches: {steps} steps, {samples} scenes with up to
+   six questions each, NTP and MTP as in the published training, Muon for the matrices of layers and AdamW for the rest,
+   cosine schedules, bfloat16 passes, labels of coordinates spread by {spread:g} thousandths.
+
+{machine}
+
+![Loss and the share of coordinates within 1 % while training](curve.png)
+
+## Figures
+
+On {scenes} scenes of the split `held-out`, whose seeds no training meets, greedy decoding, float32 on a CPU; the last
+column is on {scenes} scenes of colours with shapes that training never shows together. `groundlink eval scenes --backend
+demo` and `groundlink eval new-combinations --backend demo` ask such questions again.
+"""
+
+_CALIBRATION = """Raw, a score is the geometric mean of the probabilities of the coordinates, which labels spread over
+neighbours keep low. `calibration.json` maps scores and spreads to what they turned out to mean, each by a curve that
+only rises; it was fitted on {on}. The table is on the held-out scenes. Right is an IoU of 0.5 or more, or a point inside."""
+
+_TAIL = """## Failures
+
+![Wrong answers: the truth in green, the answer in orange](failures.png)
+
+## Limits
+
+It was not trained on photographs, real programs, other words, other languages, or by example image. What it does not
+know it may still answer with a box; the score tells how far to believe it.
+"""
+
+
+def _pictures(
+    demo: Path, log: list[dict[str, Any]], cases: list[Case], answers: list[Prediction], calibration: Calibration
+) -> None:
+    """Draw the curve of the training, the reliability, right answers and wrong ones."""
+    curve = [
+        {"step": row["step"], "loss": row["loss"], "coordinates within 1 %": row["coordinates_within_1_percent"]}
+        for row in log
+    ]
+    save_training_curve(demo / "curve.png", curve)
+    found = evidence(cases, answers)["box"]
+    save_reliability(demo / "reliability.png", found, found.after(calibration, "box"), "boxes")
+    right: list[tuple[Case, Prediction]] = []
+    wrong: list[tuple[Case, Prediction]] = []
+    for case, answer in zip(cases, answers, strict=True):
+        if case.query.task in ONE_TRUTH and case.truth:
+            (right if _is_right(case, answer) else wrong).append((case, answer))
+    _sheet(right[:: max(1, len(right) // 12)][:12], demo / "answers.png")
+    _sheet(wrong[:: max(1, len(wrong) // 12)][:12], demo / "failures.png")
+
+
+def _is_right(case: Case, answer: Prediction) -> bool:
+    boxes = [found.box for found in answer.found if found.box is not None]
+    return bool(boxes) and float(iou_matrix(np.array([case.truth[0].box]), np.array(boxes[:1]))[0, 0]) >= 0.5
+
+
+def _sheet(pairs: Sequence[tuple[Case, Prediction]], path: Path) -> None:
+    """Draw questions in rows of four, each under its words."""
+    wide, tall, columns = 300, 318, 4
+    sheet = Image.new("RGB", (wide * columns, tall * max(1, math.ceil(len(pairs) / columns))), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (case, answer) in enumerate(pairs):
+        image = _image(case).copy()
+        lines = ImageDraw.Draw(image)
+        for box in (truth.box for truth in case.truth):
+            lines.rectangle([box[0] - 1, box[1] - 1, box[2], box[3]], outline="#1f9d55", width=2)
+        for box in (found.box for found in answer.found if found.box is not None):
+            lines.rectangle([box[0] - 3, box[1] - 3, box[2] + 2, box[3] + 2], outline="#e8710a", width=2)
+        x, y = number % columns * wide + 8, number // columns * tall
+        said = "" if answer.found else ": none"
+        pen.text((x, y + 8), f"{case.query.words}{said}", fill="#333333", font=ImageFont.load_default(13))
+        sheet.paste(image, (x, y + 28))
+    sheet.save(path, optimize=True)

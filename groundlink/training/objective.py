@@ -104,9 +104,7 @@ class SoftLabels(nn.Module):
         if self.spread > 0:
             soft = is_coordinate(labels, self.ids)
             own = logs[soft, self.ids.coord_start : self.ids.coord_end + 1]
-            # The table is a buffer, which mypy takes for a tensor or a module.
-            weights = self.get_buffer("table")[labels[soft] - self.ids.coord_start]
-            losses = losses.masked_scatter(soft, -(weights * own).sum(-1))
+            losses = losses.masked_scatter(soft, self.of_coordinates(own, labels[soft] - self.ids.coord_start))
         if self.smoothing > 0:
             structure = self.get_buffer("structure")
             soft = in_block & (labels[:, None] == structure).any(-1)
@@ -114,3 +112,10 @@ class SoftLabels(nn.Module):
             others = (own - losses[soft]) / (len(structure) - 1)
             losses = losses.masked_scatter(soft, (1 - self.smoothing) * losses[soft] + self.smoothing * others)
         return losses
+
+    def of_coordinates(self, logs: Tensor, values: Tensor) -> Tensor:
+        """Logarithms of the probabilities of the coordinates `[n, 1001]` and the true ones `[n]` → losses `[n]`."""
+        if self.spread == 0:
+            return -logs.gather(-1, values[:, None])[:, 0]
+        # The table is a buffer, which mypy takes for a tensor or a module.
+        return -(self.get_buffer("table")[values] * logs).sum(-1)

@@ -121,13 +121,13 @@ def figures_of(report: Report, answers: Sequence[Prediction]) -> dict[str, float
     return {
         "questions": report.n,
         "failures": report.failures,
-        "mean_iou": single and single.mean_iou,
-        "acc_50": single and single.acc_50,
-        "f1_50": several and several.f1_50,
-        "f1_mean": several and several.f1_mean,
-        "points_inside": points and points.first,
-        "absent_rejected": absent and absent.rejected,
-        "wrongly_rejected": absent and absent.wrongly_rejected,
+        "mean_iou": None if single is None else single.mean_iou,
+        "acc_50": None if single is None else single.acc_50,
+        "f1_50": None if several is None else several.f1_50,
+        "f1_mean": None if several is None else several.f1_mean,
+        "points_inside": None if points is None else points.first,
+        "absent_rejected": None if absent is None else absent.rejected,
+        "wrongly_rejected": None if absent is None else absent.wrongly_rejected,
         "steps": sum(steps) / len(steps) if steps else None,
     }
 
@@ -167,8 +167,8 @@ def _card(facts: dict[str, Any], reports: dict[str, Report], calibration: Calibr
 _HEAD = """# The demo model
 
 A LocateAnything of {parameters:.1f} million weights in the published layout (bfloat16, {megabytes:.1f} MB), trained
-from scratch on generated scenes. It is small, knows a small world, and is here to try Groundlink with and to test adapters
-with a model that is real. Licence: Apache-2.0, like the rest.
+from scratch on generated scenes. It is small, knows a small world, and is here to try Groundlink with and to test
+adapters with a model that is real. Licence: Apache-2.0, like the rest.
 
 **It knows** eight shapes in ten colours, nineteen drawn icons, buttons, fields, check boxes and tabs, four kinds of
 blocks of a document, and 36 words, as `groundlink/training/scenes` draws them, on pictures of 168 to 280 pixels a side;
@@ -190,13 +190,14 @@ larger ones are made smaller first, so a screenshot of a real desktop is beyond 
 ## Figures
 
 On {scenes} scenes of the split `held-out`, whose seeds no training meets, greedy decoding, float32 on a CPU; the last
-column is on {scenes} scenes of colours with shapes that training never shows together. `groundlink eval scenes --backend
-demo` and `groundlink eval new-combinations --backend demo` ask such questions again.
+column is on {scenes} scenes of colours with shapes that training never shows together. To ask such questions again:
+`groundlink eval scenes --backend demo` and `groundlink eval new-combinations --backend demo`.
 """
 
 _CALIBRATION = """Raw, a score is the geometric mean of the probabilities of the coordinates, which labels spread over
 neighbours keep low. `calibration.json` maps scores and spreads to what they turned out to mean, each by a curve that
-only rises; it was fitted on {on}. The table is on the held-out scenes. Right is an IoU of 0.5 or more, or a point inside."""
+only rises; it was fitted on {on}.
+The table is on the held-out scenes. Right is an IoU of 0.5 or more, or a point inside."""
 
 _TAIL = """## Failures
 

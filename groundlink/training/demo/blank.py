@@ -195,17 +195,17 @@ def initialise(model: LocateAnything, seed: int) -> None:
                 module.weight.fill_(1)
         places = model.vision_model.patch_embed.pos_emb.weight
         rows, columns, width = places.shape
-        down, across = (_curves(torch.linspace(0, 1, n), width // 2, numbers) for n in (rows, columns))
+        down, across = (_curves(torch.linspace(0, 1, n), width // 2, 4, numbers) for n in (rows, columns))
         places[..., : width // 2] = down[:, None] * 0.5
         places[..., width // 2 :] = across[None] * 0.5
         words = model.language_model.model.embed_tokens.weight
         normal(words, 0.06)
         first, last = model.config.ids.coord_start, model.config.ids.coord_end
-        words[first : last + 1] = _curves(torch.linspace(0, 1, COORDINATES), words.shape[1], numbers) * 0.06
+        words[first : last + 1] = _curves(torch.linspace(0, 1, COORDINATES), words.shape[1], 12, numbers) * 0.06
 
 
-def _curves(places: Tensor, width: int, numbers: torch.Generator) -> Tensor:
-    """Return points `[n, width]` on smooth curves through places in 0…1, of unit variance."""
-    waves = 2.0 ** torch.linspace(-2, 4, width)
+def _curves(places: Tensor, width: int, finest: float, numbers: torch.Generator) -> Tensor:
+    """Return points `[n, width]` on smooth curves through places in 0…1, of unit variance, up to so many waves each."""
+    waves = 2.0 ** torch.linspace(-2, math.log2(finest), width)
     phases = torch.rand(width, generator=numbers) * math.tau
     return math.sqrt(2) * torch.sin(math.tau * waves * places[:, None] + phases)

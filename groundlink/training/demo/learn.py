@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import preprocess
-from groundlink.backends.locateanything.weights import open_settings
+from groundlink.backends.locateanything.weights import open_checkpoint, open_settings
 from groundlink.training.demo.blank import initialise, write_blank
 from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
 from groundlink.training.forward import image_rows
@@ -26,7 +26,7 @@ from groundlink.training.settings import TrainSettings
 SEED = 0
 QUESTIONS = 6  # about each scene
 
-CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 3200, 6, 1e-3, 100
+CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 3000, 8, 1e-3, 100
 MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(
@@ -40,7 +40,7 @@ SETTINGS = TrainSettings(
     max_tokens=640,
     accumulation=1,
     recompute=False,
-    coordinate_spread=5.0,
+    coordinate_spread=8.0,
     structure_smoothing=0.02,
     save_as="bfloat16",
     seed=SEED,
@@ -67,11 +67,12 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     model = LocateAnything(config)
     initialise(model, SEED)
     torch.manual_seed(SEED)
-    cells = CellLoss(config.text.hidden_size)
+    cells = CellLoss(model, SETTINGS.coordinate_spread)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, cells = model.to(device), cells.to(device)
     matrices = [p for part in (model.vision_model.encoder, model.mlp1) for p in part.parameters() if p.ndim == 2]
-    trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), *cells.parameters()]
+    words = model.language_model.model.embed_tokens.weight  # for the coordinates among them
+    trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), words, *cells.parameters()]
     others = [p for p in trained if not any(p is one for one in matrices)]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, lr=CELL_RATE, weight_decay=0.01, betas=(0.9, 0.98)),
@@ -90,7 +91,7 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
         patches = np.concatenate([patches for patches, _ in prepared])
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
             rows = image_rows(model, torch.from_numpy(patches).to(device), grids)
-        loss = cells.loss(rows.float(), grids, torch.from_numpy(told).to(device))
+        loss = cells.loss(rows.float(), torch.from_numpy(told).to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers:
@@ -116,11 +117,11 @@ def second_stage(
 ) -> Path:
     """Train the whole model to answer questions about scenes; return its folder, `out/model`. Goes on where it was."""
     stream = Stream({"scenes": (CellScenes("train", QUESTIONS, SEED), 1.0)}, seed=SEED)
-    config, _ = open_settings(start)
+    opened = open_checkpoint(start, torch.device("cpu"), torch.float32)
     torch.manual_seed(SEED)
-    cells = CellLoss(config.text.hidden_size, weight=0.5)
+    cells = CellLoss(opened.model, settings.coordinate_spread, weight=0.5)
 
     def log(figures: dict[str, Any]) -> None:
         on_log({**figures, **cells.figures})
 
-    return train(start, stream, out / "model", settings, extra_loss=cells, on_log=log, on_progress=on_progress).folder
+    return train(opened, stream, out / "model", settings, extra_loss=cells, on_log=log, on_progress=on_progress).folder

@@ -19,7 +19,7 @@ from groundlink.training.scenes.questions import Question, ask
 SPLITS = {"train": 1, "held-out": 2, "calibration": 3, "new-combinations": 4}
 """To train on; to measure on; to fit the calibration on; and colours with shapes that training never shows."""
 
-SMALLEST, LARGEST = 168, 280  # pixels of a side
+SMALLEST, LARGEST = 140, 224  # pixels of a side
 
 __all__ = ["HELD_OUT", "SPLITS", "Item", "Question", "Scene", "Scenes", "draw"]
 

@@ -6,10 +6,9 @@ still fits. B is the number of packed rows, N their length, L the number of patc
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,15 +16,12 @@ from torch import Tensor
 
 from groundlink.backends.locateanything.config import PATCH
 from groundlink.backends.locateanything.preprocessing import Grid
-from groundlink.errors import BadData
-from groundlink.training.records import Key, Stream
-from groundlink.training.sequences import IGNORE, Encoded, SampleEncoder, TooLong, visible
+from groundlink.training.sequences import IGNORE, Encoded, visible
 
 BUFFER = 32
 PATIENCE = 64
 """Rows for which a sample may wait; then it goes before larger ones, which would else keep it waiting for ever."""
 
-_log = logging.getLogger(__name__)
 _K = TypeVar("_K")
 
 
@@ -91,70 +87,6 @@ def pack(samples: Iterable[Encoded], max_tokens: int, buffer: int = BUFFER) -> I
             yield packer.take()
     while row := packer.take():
         yield row
-
-
-class PackedStream:
-    """Endless packed rows from a stream of samples, to be resumed without a sample lost or repeated.
-
-    Its state is the stream's, and which samples wait in the buffer; they are opened and encoded again.
-    """
-
-    MAX_SKIPPED = 1000  # so many in a row that are too long, and nothing will ever be packed
-
-    def __init__(self, stream: Stream, encoder: SampleEncoder, max_tokens: int, buffer: int = BUFFER) -> None:
-        self.stream = stream
-        self.skipped = 0  # samples that are too long for the encoder or for a row
-        self._encoder = encoder
-        self._packer: Packer[Key] = Packer(max_tokens, buffer)
-
-    def __iter__(self) -> PackedStream:
-        return self
-
-    def __next__(self) -> list[Encoded]:
-        """Return the samples of the next row.
-
-        Raises:
-            BadData, BadImage: a sample is not as it should be, or hardly any fits.
-        """
-        in_a_row = 0
-        while not self._packer.full:
-            why = self._add(self.stream.next_key())
-            in_a_row = in_a_row + 1 if why else 0
-            if in_a_row >= self.MAX_SKIPPED:
-                raise BadData(f"{in_a_row} samples in a row are too long, the last is {why}")
-        return self._packer.take()
-
-    def _add(self, key: Key, rows: int = 0) -> str:
-        """Put a sample into the buffer; return why it was skipped, or nothing."""
-        sample = self.stream.sample(key)
-        try:
-            encoded = self._encoder.encode(sample)
-            why = ""
-            if not self._packer.add(encoded, key, rows):
-                why = f"{sample.source}: has {len(encoded)} rows, more than a packed row of {self._packer.max_tokens}"
-        except TooLong as error:
-            why = str(error)
-        if why:
-            self.skipped += 1
-            _log.info("skipped: %s", why)
-        return why
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where this is, as JSON."""
-        buffer = [[*key, rows] for key, rows in self._packer.waiting]
-        return {"stream": self.stream.state_dict(), "buffer": buffer, "skipped": self.skipped}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
-
-        Raises:
-            BadData: the state is of other data.
-        """
-        self.stream.load_state_dict(state["stream"])
-        self._packer = Packer(self._packer.max_tokens, self._packer.buffer)
-        for name, index, rows in state["buffer"]:
-            self._add((name, index), rows)
-        self.skipped = state["skipped"]
 
 
 @dataclass(frozen=True)

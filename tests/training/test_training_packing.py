@@ -1,6 +1,5 @@
-"""Packed rows are full, and a run that was cut off goes on as if it had not been."""
+"""Packed rows are full, and nobody in them sees another."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -8,9 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from groundlink.errors import BadData
-from groundlink.training.packing import PATIENCE, PackedStream, Packer, collate, pack
-from groundlink.training.records import Stream
+from groundlink.training.packing import PATIENCE, Packer, collate, pack
 from groundlink.training.samples import Sample
 from groundlink.training.sequences import IGNORE, Encoded, SampleEncoder, visible
 from tests.locateanything.samples import checkpoint
@@ -24,17 +21,9 @@ def encoded(length, source=""):
     return Encoded(column, column, column, 0 * column, 0 * column - 1, column + 1, nothing, (), source)
 
 
-class Scenes:
-    """An endless source of small pictures with longer and longer stories."""
-
-    def sample(self, index):
-        answer = "<ref>dot</ref>" + "<box><1><2><3><4></box>" * (index % 7)
-        return Sample([lambda: Image.new("RGB", (28, 28))], [("<image-1>Where?", answer)], f"scene {index}")
-
-
-class Few(Scenes):
-    def __len__(self):
-        return 11
+def sample(boxes):
+    answer = "<ref>dot</ref>" + "<box><1><2><3><4></box>" * boxes
+    return Sample([lambda: Image.new("RGB", (28, 28))], [("<image-1>Where?", answer)], f"{boxes} boxes")
 
 
 # Screens and photographs of some hundred tokens with their boxes, and the short and long ends that data has.
@@ -73,43 +62,8 @@ def test_nothing_waits_for_ever():
     assert max(rows for _, rows in packer.waiting) <= PATIENCE + 4
 
 
-def stream():
-    return Stream({"few": (Few(), 1), "scenes": (Scenes(), 2)}, seed=5)
-
-
-@pytest.mark.parametrize("cut", [0, 1, 7, 90])
-def test_a_resumed_run_loses_nothing_and_repeats_nothing(cut):
-    whole = PackedStream(stream(), ENCODER, 500, buffer=6)
-    rows = [[e.source for e in next(whole)] for _ in range(100)]
-    begun = PackedStream(stream(), ENCODER, 500, buffer=6)
-    for _ in range(cut):
-        next(begun)
-    state = json.loads(json.dumps(begun.state_dict()))
-    resumed = PackedStream(stream(), ENCODER, 500, buffer=6)
-    next(resumed)  # what was begun already is forgotten
-    resumed.load_state_dict(state)
-    assert [[e.source for e in next(resumed)] for _ in range(100 - cut)] == rows[cut:]
-    assert resumed.state_dict() == whole.state_dict()
-
-
-def test_samples_that_are_too_long_are_skipped_and_counted():
-    lengths = [len(ENCODER.encode(Few().sample(index))) for index in range(11)]
-    limit = sorted(lengths)[6]
-    for encoder, room in (
-        (ENCODER, limit),
-        (SampleEncoder(checkpoint().tokenizer, checkpoint().config, max_tokens=limit), limit + 9),
-    ):
-        packed = PackedStream(Stream({"few": (Few(), 1)}), encoder, room, buffer=4)
-        seen = {e.source for _ in range(100) for e in next(packed)}
-        assert seen == {f"scene {i}" for i in range(11) if lengths[i] <= limit}
-        assert packed.skipped >= 4
-        assert packed.state_dict()["skipped"] == packed.skipped
-    with pytest.raises(BadData, match=r"1000 samples in a row are too long, the last is scene .* more than"):
-        next(PackedStream(Stream({"few": (Few(), 1)}), ENCODER, 50))
-
-
 def test_collated_rows_are_padded_with_what_nobody_sees():
-    samples = [ENCODER.encode(Few().sample(index)) for index in (1, 2, 3, 4)]
+    samples = [ENCODER.encode(sample(boxes)) for boxes in (1, 2, 3, 4)]
     rows = [samples[:3], samples[3:]]
     batch = collate(rows)
     width = sum(map(len, samples[:3]))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundlink.backends.locateanything.config import COORDINATES, MERGE, PATCH, WINDOW
 from groundlink.backends.locateanything.model import LocateAnything
@@ -50,7 +50,7 @@ TEXT: dict[str, Any] = {
     "max_position_embeddings": MAX_LENGTH,
     "block_size": WINDOW,
     "causal_attn": False,
-    "tie_word_embeddings": True,
+    "tie_word_embeddings": False,
 }
 
 _MARKS = (
@@ -114,7 +114,7 @@ def write_blank(folder: Path) -> None:
     config = {
         "model_type": "locateanything",
         "architectures": ["LocateAnythingForConditionalGeneration"],
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,
         "image_token_index": number("<IMG_CONTEXT>"),
         "box_start_token_id": number("<box>"),
         "box_end_token_id": number("</box>"),
@@ -164,44 +164,47 @@ def _texts() -> Iterator[str]:
                 yield label
 
 
+@torch.no_grad()
 def initialise(model: LocateAnything, seed: int) -> None:
-    """Give a model its first weights: small random ones, but for what is known beforehand about places.
+    """Give a model its first weights: random ones, but for what is known beforehand about places.
 
-    Coordinates begin as points on smooth curves, so that what is learned of one holds for its neighbours, and so do
-    the positions of the vision tower.
+    Words are as large as image features, or the layers' sums would drown them. Coordinates begin as points on smooth
+    curves, so that what is learned of one holds for its neighbours, and so do the positions of the vision tower.
     """
     numbers = torch.Generator().manual_seed(seed)
-
-    def normal(tensor: Tensor, std: float) -> None:
-        tensor.copy_(torch.randn(tensor.shape, generator=numbers) * std)
-
-    depth = {
+    layers = {
         "vision_model": model.config.vision.num_hidden_layers,
         "language_model": model.config.text.num_hidden_layers,
     }
-    with torch.no_grad():
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                std = 1 / math.sqrt(module.weight[0].numel())
-                if name.endswith(("wo", "fc1", "o_proj", "down_proj")):
-                    std *= 0.3 / math.sqrt(2 * depth[name.split(".")[0]])  # layers begin by changing little
-                normal(module.weight, std)
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, nn.LayerNorm):
-                module.weight.fill_(1)
-                module.bias.zero_()
-            elif type(module).__name__ == "RMSNorm":
-                module.weight.fill_(1)
-        places = model.vision_model.patch_embed.pos_emb.weight
-        rows, columns, width = places.shape
-        down, across = (_curves(torch.linspace(0, 1, n), width // 2, 4, numbers) for n in (rows, columns))
-        places[..., : width // 2] = down[:, None] * 0.5
-        places[..., width // 2 :] = across[None] * 0.5
-        words = model.language_model.model.embed_tokens.weight
-        normal(words, 0.06)
-        first, last = model.config.ids.coord_start, model.config.ids.coord_end
-        words[first : last + 1] = _curves(torch.linspace(0, 1, COORDINATES), words.shape[1], 12, numbers) * 0.06
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.ndim == 1:
+            parameter.fill_(1)
+        else:
+            deviation = 1 / math.sqrt(parameter[0].numel())
+            if name.endswith(("wo.weight", "fc1.weight", "o_proj.weight", "down_proj.weight")):
+                deviation *= 0.8 / math.sqrt(2 * layers[name.partition(".")[0]])  # layers begin by changing little
+            parameter.copy_(torch.randn(parameter.shape, generator=numbers) * deviation)
+    places = model.vision_model.patch_embed.pos_emb.weight
+    rows, columns, width = places.shape
+    down, across = (_curves(torch.linspace(0, 1, n), width // 2, 4, numbers) for n in (rows, columns))
+    places[..., : width // 2] = down[:, None] * 0.5
+    places[..., width // 2 :] = across[None] * 0.5
+    words = model.language_model.model.embed_tokens.weight
+    words.copy_(torch.randn(words.shape, generator=numbers))
+    first = model.config.ids.coord_start
+    curves = _curves(torch.linspace(0, 1, COORDINATES), words.shape[1], 12, numbers)
+    words[first : first + COORDINATES] = curves
+    output = output_matrix(model)
+    output.copy_(torch.randn(output.shape, generator=numbers) * 0.02)
+    output[first : first + COORDINATES] = curves * 0.04
+
+
+def output_matrix(model: LocateAnything) -> Tensor:
+    """Return the matrix that makes logits of hidden rows, `[V, D]`."""
+    head = model.language_model.lm_head
+    return model.language_model.model.embed_tokens.weight if head is None else head.weight
 
 
 def _curves(places: Tensor, width: int, finest: float, numbers: torch.Generator) -> Tensor:

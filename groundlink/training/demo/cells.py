@@ -2,7 +2,7 @@
 
 A cell is one image token, 28×28 pixels. It is told the thing at its middle (which shape, icon or word, in what colour)
 and the control or block around that, each with its box. Linear heads read all of it off the connector's output; for
-boxes they end in the language model's own embeddings of coordinates, so that what the tower learns to say of places is
+boxes they end in the language model's own matrix of coordinates, so that what the tower learns to say of places is
 what the language model has to say in the end. The heads are thrown away afterwards.
 """
 
@@ -21,6 +21,7 @@ from groundlink.backends.locateanything.config import COORDINATES, MERGE
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import Grid
 from groundlink.errors import BadData
+from groundlink.training.demo.blank import output_matrix
 from groundlink.training.objective import SoftLabels
 from groundlink.training.packing import Batch
 from groundlink.training.samples import Sample
@@ -45,7 +46,7 @@ class CellScenes(Scenes):
 
     def sample(self, index: int) -> Sample:
         """Return the scene of a number."""
-        scene, asked = draw(self.split, index, self.questions, self.seed)
+        scene, asked = draw(self.split, index, self.questions, self.seed, self.most)
         return replace(self.sample_of(scene, asked, index), cells=lambda grids: cells_of(scene, grids[0]))
 
 
@@ -92,7 +93,7 @@ class CellLoss(nn.Module):
     """The loss of what linear heads say of the cells of a batch; also the figures of the last batches.
 
     Args:
-        model: whose embeddings of coordinates are used. It is no part of this module.
+        model: whose output matrix of coordinates is used. It is no part of this module.
         spread: width of the labels of coordinates, in thousandths.
         weight: of this loss beside the others.
 
@@ -139,7 +140,7 @@ class CellLoss(nn.Module):
         said = torch.unflatten(self.boxes(rows), -1, (_BOXES, -1))[there]
         if not len(said):
             return rows.new_zeros((), dtype=torch.float32)
-        table = model.language_model.model.embed_tokens.weight
+        table = output_matrix(model)
         first = model.config.ids.coord_start
         wanted = (truth[there] * (COORDINATES - 1)).round().long()
         logits = F.linear(F.rms_norm(said, said.shape[-1:]), table[first : first + COORDINATES]).float()

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import preprocess
 from groundlink.backends.locateanything.weights import open_checkpoint, open_settings
-from groundlink.training.demo.blank import initialise, write_blank
+from groundlink.training.demo.blank import initialise, output_matrix, write_blank
 from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
 from groundlink.training.forward import image_rows
 from groundlink.training.loop import has_bfloat16, train
@@ -71,7 +71,7 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, cells = model.to(device), cells.to(device)
     matrices = [p for part in (model.vision_model.encoder, model.mlp1) for p in part.parameters() if p.ndim == 2]
-    words = model.language_model.model.embed_tokens.weight  # for the coordinates among them
+    words = output_matrix(model)  # for the coordinates among them
     trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), words, *cells.parameters()]
     others = [p for p in trained if not any(p is one for one in matrices)]
     optimizers: list[torch.optim.Optimizer] = [

@@ -20,40 +20,46 @@ SPLITS = {"train": 1, "held-out": 2, "calibration": 3, "new-combinations": 4}
 """To train on; to measure on; to fit the calibration on; and colours with shapes that training never shows."""
 
 SMALLEST, LARGEST = 140, 224  # pixels of a side
+MOST = 30  # things on a scene; no window holds more
 
 __all__ = ["HELD_OUT", "SPLITS", "Item", "Question", "Scene", "Scenes", "draw"]
 
 
-def draw(split: str, number: int, questions: int = 8, seed: int = 0) -> tuple[Scene, list[Question]]:
+def draw(split: str, number: int, questions: int = 8, seed: int = 0, most: int = MOST) -> tuple[Scene, list[Question]]:
     """Draw a scene of a split and ask up to so many questions about it.
+
+    `most` bounds the things on it: with few a model learns sooner what it is asked for.
 
     Raises:
         BadQuery: there is no such split.
     """
-    if split not in SPLITS:
-        raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
+    _check(split)
     # Sixteen neighbours have one size: a batch of them needs no padding.
     width, height = np.random.default_rng([SPLITS[split], seed, number // 16, 1]).integers(SMALLEST, LARGEST + 1, 2)
     rng = np.random.default_rng([SPLITS[split], seed, number])
     new = split == "new-combinations"
     while True:
-        scene = make_scene(rng, int(width), int(height), new)
+        scene = make_scene(rng, int(width), int(height), new, most)
         asked = ask(scene, rng, questions, new)
         if asked:
             return scene, asked
 
 
+def _check(split: str) -> None:
+    if split not in SPLITS:
+        raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
+
+
 class Scenes:
     """Scenes of a split, without end, as training takes them: one sample a scene, one conversation a question."""
 
-    def __init__(self, split: str = "train", questions: int = 8, seed: int = 0) -> None:
-        if split not in SPLITS:
-            raise BadQuery(f"there is no split {split!r} of the scenes; take one of {', '.join(SPLITS)}")
-        self.split, self.questions, self.seed = split, questions, seed
+    def __init__(self, split: str = "train", questions: int = 8, seed: int = 0, most: int = MOST) -> None:
+        _check(split)
+        self.split, self.questions, self.seed, self.most = split, questions, seed, most
 
     def sample(self, index: int) -> Sample:
         """Return the scene of a number."""
-        return self.sample_of(*draw(self.split, index, self.questions, self.seed), index)
+        return self.sample_of(*draw(self.split, index, self.questions, self.seed, self.most), index)
 
     def sample_of(self, scene: Scene, asked: list[Question], index: int) -> Sample:
         """Return a scene and its questions as a sample."""

@@ -88,10 +88,18 @@ class Scene:
     items: list[Item] = field(default_factory=list)
 
 
-def make_scene(rng: RNG, width: int, height: int, held_out: bool) -> Scene:
-    """Draw a scene; `held_out` says whether it shows the colours and shapes of HELD_OUT, or none of them."""
+def make_scene(rng: RNG, width: int, height: int, held_out: bool, most: int = 30) -> Scene:
+    """Draw a scene.
+
+    Args:
+        rng: what is drawn by.
+        width, height: of the picture, in pixels.
+        held_out: whether it shows the colours and shapes of HELD_OUT, or none of them.
+        most: things after which nothing more is put on it; a row of controls is finished.
+    """
     kind = rng.choice(4, p=(0.8, 0.08, 0.04, 0.08) if held_out else (0.45, 0.37, 0.08, 0.1))
     canvas = _Canvas(rng, width, height)
+    canvas.most = most
     if kind == 0:
         _loose(canvas, held_out)
     elif kind == 1:
@@ -128,6 +136,7 @@ class _Canvas:
     def __init__(self, rng: RNG, width: int, height: int) -> None:
         self.rng, self.width, self.height = rng, width, height
         self.items: list[Item] = []
+        self.most = 0
         self.dark = bool(rng.random() < 0.2)
         level = int(rng.integers(20, 60)) if self.dark else int(rng.integers(205, 256))
         self.ground = self._near(level)
@@ -190,7 +199,7 @@ def _colour_and_shape(rng: RNG, held_out: bool) -> tuple[str, str]:
 def _loose(canvas: _Canvas, held_out: bool) -> None:
     rng = canvas.rng
     canvas.clutter()
-    count = int(rng.integers(2, 11))
+    count = min(canvas.most, int(rng.integers(1, 11)))
     palette = [_colour_and_shape(rng, held_out) for _ in range(int(rng.integers(1, 6)))]
     if held_out:
         pairs = sorted(HELD_OUT)
@@ -232,7 +241,7 @@ def _loose(canvas: _Canvas, held_out: bool) -> None:
 def _words(canvas: _Canvas) -> None:
     rng = canvas.rng
     canvas.clutter()
-    for _ in range(int(rng.integers(2, 9))):
+    for _ in range(min(canvas.most, int(rng.integers(1, 9)))):
         text = " ".join(rng.choice(WORDS, int(rng.choice((1, 1, 2)))))
         mask = word_mask(text, str(rng.choice(fonts())), int(rng.integers(13, 27)))
         if mask.width >= canvas.width - 4:
@@ -267,7 +276,7 @@ def _document(canvas: _Canvas) -> None:
         while True:
             kind = str(rng.choice(("paragraph", "paragraph", "picture", "table")))
             tall = float(rng.integers(28, 76))
-            if y + tall > canvas.height - margin:
+            if y + tall > canvas.height - margin or len(canvas.items) >= canvas.most:
                 break
             box = (x, y, x + wide, y + tall)
             canvas.add(kind, "", _blocks[kind](canvas, box, ink))
@@ -354,14 +363,14 @@ def _windows(canvas: _Canvas) -> None:
     y = top + 4
     pad = float(rng.integers(6, 12))
     rows = [_toolbar, _fields, _fields, _checks, _buttons, _buttons, _labels]
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and canvas.most > 5:
         y = _title_bar(canvas, theme, left, right, y, words)
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 and canvas.most > 3:
         y = _tabs(canvas, theme, left + pad, right - pad, y, words)
     while True:
         row = rows[int(rng.integers(len(rows)))]
         tall = theme.size + float(rng.integers(10, 18))
-        if y + tall > bottom - 4:
+        if y + tall > bottom - 4 or len(canvas.items) >= canvas.most:
             break
         row(canvas, theme, left + pad, right - pad, y, tall, words)
         y += tall + float(rng.integers(2, 9))

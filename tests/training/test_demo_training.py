@@ -1,0 +1,119 @@
+"""How the demo model is made: a blank that loads, cells that tell the truth, stages that learn."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from groundlink.backends.locateanything.model import LocateAnything
+from groundlink.backends.locateanything.preprocessing import preprocess
+from groundlink.backends.locateanything.prompt import QUESTIONS
+from groundlink.backends.locateanything.weights import open_checkpoint, open_settings
+from groundlink.training.demo.blank import initialise, write_blank
+from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
+from groundlink.training.demo.learn import first_stage
+from groundlink.training.forward import image_rows
+from groundlink.training.packing import collate
+from groundlink.training.scenes import draw
+from groundlink.training.sequences import SampleEncoder
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "blank"
+    write_blank(folder)
+    return folder
+
+
+def test_the_blank_is_a_checkpoint_without_weights(blank):
+    config, tokenizer = open_settings(blank)
+    assert 5e6 < sum(p.numel() for p in LocateAnything(config).parameters()) < 20e6
+    assert tokenizer.decode([config.ids.none]) == "None"
+    for question in QUESTIONS.values():  # what stands in every question is one token
+        assert len(tokenizer.encode(question.split("{}")[0].rstrip())) <= 2
+    assert tokenizer.decode(tokenizer.encode("the Save button, zürich 東京")) == "the Save button, zürich 東京"
+
+
+def test_the_blank_is_the_same_each_time(blank, tmp_path):
+    write_blank(tmp_path)
+    for path in blank.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_first_weights_hang_on_the_seed_alone(blank):
+    config, _ = open_settings(blank)
+    models = [LocateAnything(config) for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1)):
+        initialise(model, seed)
+    one, same, other = (torch.cat([p.flatten() for p in model.parameters()]) for model in models)
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    coordinates = models[0].language_model.model.embed_tokens.weight[config.ids.coord_start :][:1001]
+    near = (coordinates[1:] - coordinates[:-1]).norm(dim=-1).mean()
+    far = (coordinates[500:] - coordinates[:-500]).norm(dim=-1).mean()
+    assert near < far / 10  # neighbours begin as neighbours
+
+
+def test_the_cell_in_the_middle_of_a_thing_tells_of_it():
+    told = 0
+    for number in range(20):
+        scene, _ = draw("train", number, 1)
+        _, grid = preprocess(scene.image, 400)
+        rows, columns = grid[0] // 2, grid[1] // 2
+        truth = cells_of(scene, grid).reshape(rows, columns, 12)
+        assert truth.dtype == np.float32
+        for item in scene.items:
+            if item.kind != "shape":
+                continue
+            x, y = (
+                (item.box[0] + item.box[2]) / 2 / scene.image.width,
+                (item.box[1] + item.box[3]) / 2 / scene.image.height,
+            )
+            cell = truth[min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)]
+            box = np.array(item.box) / np.tile(scene.image.size, 2)
+            told += np.allclose(cell[4:8], box, atol=1e-5)  # but for those with a smaller one on the same cell
+    shapes = sum(item.kind == "shape" for number in range(20) for item in draw("train", number, 1)[0].items)
+    assert told > 0.9 * shapes > 20
+
+
+def test_samples_bring_their_cells_along(blank):
+    encoder = SampleEncoder(*reversed(open_settings(blank)))
+    source = CellScenes("train", 2)
+    batch = collate([[encoder.encode(source.sample(0))], [encoder.encode(source.sample(1))]])
+    assert batch.cells is not None
+    assert len(batch.cells) * 4 == len(batch.patches)
+
+
+def test_the_tower_learns_from_cells(blank):
+    config, _ = open_settings(blank)
+    model = LocateAnything(config)
+    initialise(model, 0)
+    torch.manual_seed(0)
+    cells = CellLoss(model, 8.0)
+    scene, _ = draw("train", 1, 1)
+    patches, grid = preprocess(scene.image, config.patch_limit)
+    truth = torch.from_numpy(cells_of(scene, grid))
+    optimizer = torch.optim.AdamW(
+        [*model.vision_model.parameters(), *model.mlp1.parameters(), *cells.parameters()], 1e-3
+    )
+    losses = []
+    for _ in range(25):
+        loss = cells.loss(image_rows(model, torch.from_numpy(patches), [grid]), truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_first_stage_leaves_a_checkpoint(blank, tmp_path):
+    (tmp_path / "blank").symlink_to(blank)
+    told = []
+    folder = first_stage(tmp_path, steps=20, on_log=told.append)
+    assert [figures["step"] for figures in told] == [20]
+    opened = open_checkpoint(folder, torch.device("cpu"), torch.float32)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "locateanything"
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert first_stage(tmp_path, steps=20) == folder  # what is there is kept
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    assert opened.config.text.hidden_size == 256

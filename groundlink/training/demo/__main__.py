@@ -22,7 +22,7 @@ from groundlink.backends.demo import WEIGHTS
 from groundlink.errors import GroundlinkError
 from groundlink.files import save_text
 from groundlink.training.demo.assess import assess
-from groundlink.training.demo.learn import CELL_STEPS, SETTINGS, first_stage, second_stage
+from groundlink.training.demo.learn import CELL_STEPS, PHASES, SETTINGS, first_stage, second_stage
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m groundlink.training.demo", description=__doc__)
     parser.add_argument("out", type=Path, help="the folder for everything")
     parser.add_argument("--cell-steps", type=int, default=CELL_STEPS, help="steps of the first stage")
-    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="steps of the second stage")
+    parser.add_argument("--share", type=float, default=1.0, help="of the second stage's steps that are taken")
     parser.add_argument("--scenes", type=int, default=500, help="held-out scenes to measure on")
     parser.add_argument("--install", action="store_true", help="put the result in the place of the package's weights")
     given = parser.parse_args()
@@ -42,8 +42,13 @@ def main() -> int:
 
     try:
         start = first_stage(given.out, given.cell_steps, on_log=log)
-        second_stage(start, given.out, replace(SETTINGS, steps=given.steps), on_log=log)
-        facts = {"cell_steps": given.cell_steps, "steps": given.steps, "spread": SETTINGS.coordinate_spread}
+        phases = [replace(phase, steps=round(phase.steps * given.share)) for phase in PHASES]
+        second_stage(start, given.out, phases, on_log=log)
+        facts = {
+            "cell_steps": given.cell_steps,
+            "steps": sum(phase.steps for phase in phases),
+            "spread": SETTINGS.coordinate_spread,
+        }
         save_text(json.dumps(facts | {"machine": _machine()}), given.out / "model" / "training.json")
         demo = assess(given.out, given.scenes)
     except GroundlinkError as error:

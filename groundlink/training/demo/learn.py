@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
 from groundlink.training.forward import image_rows
 from groundlink.training.loop import has_bfloat16, train
 from groundlink.training.records import Stream
-from groundlink.training.scenes import draw
+from groundlink.training.scenes import MOST, Scenes, draw
 from groundlink.training.settings import TrainSettings
 
 SEED = 0
@@ -30,11 +32,10 @@ CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 3000, 8, 1e-3, 100
 MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(
-    steps=2700,
     learning_rate=1e-3,
-    learning_rate_floor=0.01,
+    learning_rate_floor=0.05,
     muon_rate=MUON_RATE,
-    warmup_steps=100,
+    warmup_steps=50,
     betas=(0.9, 0.98),
     rows=4,
     max_tokens=640,
@@ -42,12 +43,30 @@ SETTINGS = TrainSettings(
     recompute=False,
     coordinate_spread=8.0,
     structure_smoothing=0.02,
-    save_as="bfloat16",
+    save_as="float32",
     seed=SEED,
     checkpoint_every=100,
     log_every=20,
     workers=0,
 )
+_TOWER = ("vision", "connector")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the second stage: steps over scenes of at most so many things.
+
+    With one thing the model learns to say where something is at all; with a few, to look for what is asked. Until then
+    the tower stays as it is: it is half of the work, and what comes back to it is noise.
+    """
+
+    name: str
+    most: int
+    steps: int
+    tower: bool  # it is trained, too, on cells and answers
+
+
+PHASES = (Phase("one", 1, 800, False), Phase("few", 4, 2400, False), Phase("all", MOST, 6000, True))
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -111,17 +130,45 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
 def second_stage(
     start: Path,
     out: Path,
-    settings: TrainSettings = SETTINGS,
+    phases: Sequence[Phase] = PHASES,
     on_log: Tell = lambda figures: None,
     on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
 ) -> Path:
-    """Train the whole model to answer questions about scenes; return its folder, `out/model`. Goes on where it was."""
-    stream = Stream({"scenes": (CellScenes("train", QUESTIONS, SEED), 1.0)}, seed=SEED)
+    """Train the model to answer questions about scenes, phase by phase; return its folder. Goes on where it was."""
+    for number, phase in enumerate(phases):
+        last = number == len(phases) - 1
+        folder = out / ("model" if last else f"phase-{phase.name}")
+        save_as = "bfloat16" if last else "float32"
+        settings = replace(SETTINGS, steps=phase.steps, freeze=() if phase.tower else _TOWER, save_as=save_as)
+        if not is_done(folder, phase.steps):
+            _phase(start, folder, phase, settings, on_log, on_progress)
+        start = folder
+    return start
+
+
+def is_done(folder: Path, steps: int) -> bool:
+    """Tell whether a training in a folder has taken all its steps."""
+    log = folder / "log.jsonl"
+    if not (folder / "model.safetensors").exists() or not log.exists():
+        return False
+    return bool(json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["step"] >= steps)
+
+
+def _phase(
+    start: Path,
+    folder: Path,
+    phase: Phase,
+    settings: TrainSettings,
+    on_log: Tell,
+    on_progress: Callable[[str, float], None],
+) -> None:
+    scenes = (CellScenes if phase.tower else Scenes)("train", QUESTIONS, SEED, phase.most)
+    stream = Stream({"scenes": (scenes, 1.0)}, seed=SEED)
     opened = open_checkpoint(start, torch.device("cpu"), torch.float32)
     torch.manual_seed(SEED)
-    cells = CellLoss(opened.model, settings.coordinate_spread, weight=0.5)
+    cells = CellLoss(opened.model, settings.coordinate_spread, weight=0.3) if phase.tower else None
 
     def log(figures: dict[str, Any]) -> None:
-        on_log({**figures, **cells.figures})
+        on_log({"phase": phase.name, **figures, **(cells.figures if cells else {})})
 
-    return train(opened, stream, out / "model", settings, extra_loss=cells, on_log=log, on_progress=on_progress).folder
+    train(opened, stream, folder, settings, extra_loss=cells, on_log=log, on_progress=on_progress)

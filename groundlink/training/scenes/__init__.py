@@ -22,7 +22,7 @@ SPLITS = {"train": 1, "held-out": 2, "calibration": 3, "new-combinations": 4}
 SMALLEST, LARGEST = 140, 224  # pixels of a side
 MOST = 30  # things on a scene; no window holds more
 
-__all__ = ["HELD_OUT", "SPLITS", "Item", "Question", "Scene", "Scenes", "draw"]
+__all__ = ["HELD_OUT", "MOST", "SPLITS", "Item", "Question", "Scene", "Scenes", "draw"]
 
 
 def draw(split: str, number: int, questions: int = 8, seed: int = 0, most: int = MOST) -> tuple[Scene, list[Question]]:

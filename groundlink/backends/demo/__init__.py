@@ -2,7 +2,7 @@
 
 It was trained from scratch on generated scenes (`groundlink/training/demo`), so it knows their shapes, colours, icons,
 controls and words, on small pictures, and nothing else; MODEL_CARD.md beside the weights says how well. It is there to
-try things with, and to test with a model that is real.
+try things with, and to test with a model that is real. It is not listed among the backends before its weights are here.
 """
 
 from __future__ import annotations

@@ -25,8 +25,6 @@ from groundlink.training.settings import TrainSettings
 from tests.conftest import ROOT
 from tests.training.squares import MODEL, Squares, answer_of, picture_of, settings, stream, write_squares
 
-torch.set_num_threads(1)
-
 
 def steps_logged(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -127,6 +125,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize(("changes", "extra"), [({}, None), (EVERYTHING, Noise)], ids=["plain", "everything"])
+@pytest.mark.usefixtures("interruptible")
 def test_a_training_that_was_broken_off_ends_with_the_same_bits(tmp_path, changes, extra, whole):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     made = extra or (lambda: None)
@@ -159,6 +158,8 @@ def test_a_training_that_was_broken_off_ends_with_the_same_bits(tmp_path, change
 
 KILLED = """
 import os, signal, sys, warnings
+import torch
+torch.set_num_threads(1)
 warnings.simplefilter("error")
 from groundlink.training import checkpoints
 from groundlink.training.loop import train

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from groundlink.backends.locateanything.weights import open_checkpoint
 from groundlink.training.forward import hidden_rows, image_rows
 from groundlink.training.objective import SUMS, Objective, SoftLabels
 from groundlink.training.packing import collate
 from groundlink.training.sequences import IGNORE, SampleEncoder
-from tests.locateanything import golden_data as golden
-from tests.training.squares import Squares, settings
+from tests.training.squares import MODEL, Squares, settings
 
-CHECKPOINT = golden.checkpoint("ckpt_r1")
+CHECKPOINT = open_checkpoint(MODEL, torch.device("cpu"), torch.float32)  # of its own: others are used for inference
 IDS = CHECKPOINT.config.ids
 VOCABULARY = CHECKPOINT.config.text.vocab_size
 

@@ -1,6 +1,6 @@
 """Make the demo model from nothing: `python -m groundlink.training.demo OUT`.
 
-Takes about an hour and a half on two cores with AMX. Broken off, the same command goes on where it was. What is shipped
+Takes two to three hours on two idle cores with AMX. Broken off, the same command goes on where it was. What is shipped
 lies in OUT/demo in the end; with --install it is put in the place of the weights of this package.
 """
 

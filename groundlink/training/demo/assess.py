@@ -171,15 +171,15 @@ from scratch on generated scenes. It is small, knows a small world, and is here 
 adapters with a model that is real. Licence: Apache-2.0, like the rest.
 
 **It knows** eight shapes in ten colours, nineteen drawn icons, buttons, fields, check boxes and tabs, four kinds of
-blocks of a document, and 36 words, as `groundlink/training/scenes` draws them, on pictures of 168 to 280 pixels a side;
+blocks of a document, and 36 words, as `groundlink/training/scenes` draws them, on pictures of 140 to 224 pixels a side;
 larger ones are made smaller first, so a screenshot of a real desktop is beyond it.
 
 ## Training
 
 `python -m groundlink.training.demo OUT` does all of this, from nothing.
 
-1. The vision tower learns what lies on each patch (`cells.py`): {cell_steps} steps of 6 scenes.
-2. The whole model learns to answer, and the tower goes on with the patches: {steps} steps, {samples} scenes with up to
+1. The vision tower learns what lies on each cell (`cells.py`): {cell_steps} steps of 8 scenes.
+2. The whole model learns to answer, and the tower goes on with the cells: {steps} steps, {samples} scenes with up to
    six questions each, NTP and MTP as in the published training, Muon for the matrices of layers and AdamW for the rest,
    cosine schedules, bfloat16 passes, labels of coordinates spread by {spread:g} thousandths.
 

@@ -28,7 +28,7 @@ from groundlink.training.settings import TrainSettings
 SEED = 0
 QUESTIONS = 6  # about each scene
 
-CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 3000, 8, 1e-3, 100
+CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 4000, 8, 1e-3, 100
 MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(

@@ -5,16 +5,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from groundlink.backends.locateanything.blocks import is_coordinate
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import preprocess
 from groundlink.backends.locateanything.prompt import QUESTIONS
 from groundlink.backends.locateanything.weights import open_checkpoint, open_settings
 from groundlink.training.demo.blank import initialise, write_blank
 from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
+from groundlink.training.demo.guide import Guide, boxes_of, cells_of_tokens
 from groundlink.training.demo.learn import first_stage
-from groundlink.training.forward import image_rows
+from groundlink.training.forward import hidden_rows, image_rows
 from groundlink.training.packing import collate
+from groundlink.training.samples import Sample
 from groundlink.training.scenes import draw
 from groundlink.training.sequences import SampleEncoder
 
@@ -42,16 +46,19 @@ def test_the_blank_is_the_same_each_time(blank, tmp_path):
 
 
 def test_first_weights_hang_on_the_seed_alone(blank):
-    config, _ = open_settings(blank)
+    config, tokenizer = open_settings(blank)
     models = [LocateAnything(config) for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1)):
-        initialise(model, seed)
+        initialise(model, tokenizer, seed)
     one, same, other = (torch.cat([p.flatten() for p in model.parameters()]) for model in models)
     assert torch.equal(one, same) and not torch.equal(one, other)
     coordinates = models[0].language_model.model.embed_tokens.weight[config.ids.coord_start :][:1001]
     near = (coordinates[1:] - coordinates[:-1]).norm(dim=-1).mean()
     far = (coordinates[500:] - coordinates[:-500]).norm(dim=-1).mean()
     assert near < far / 10  # neighbours begin as neighbours
+    words = models[0].language_model.model.embed_tokens.weight
+    save, written, other = (words[tokenizer.encode(word)[0]] for word in (" save", "Save", " open"))
+    assert torch.cosine_similarity(save, written, 0) > 0.7 > 0.4 > torch.cosine_similarity(save, other, 0).abs()
 
 
 def test_the_cell_in_the_middle_of_a_thing_tells_of_it():
@@ -84,12 +91,13 @@ def test_samples_bring_their_cells_along(blank):
     assert len(batch.cells) * 4 == len(batch.patches)
 
 
-def test_the_tower_learns_from_cells(blank):
-    config, _ = open_settings(blank)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_tower_learns_from_cells(blank, by_name):
+    config, tokenizer = open_settings(blank)
     model = LocateAnything(config)
-    initialise(model, 0)
+    initialise(model, tokenizer, 0)
     torch.manual_seed(0)
-    cells = CellLoss(model, 8.0)
+    cells = CellLoss(model, tokenizer, 8.0, by_name=by_name)
     scene, _ = draw("train", 1, 1)
     patches, grid = preprocess(scene.image, config.patch_limit)
     truth = torch.from_numpy(cells_of(scene, grid))
@@ -104,6 +112,66 @@ def test_the_tower_learns_from_cells(blank):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_thing_is_known_by_the_words_of_its_name(blank):
+    config, tokenizer = open_settings(blank)
+    model = LocateAnything(config)
+    initialise(model, tokenizer, 0)
+    cells = CellLoss(model, tokenizer, 8.0, by_name=True)
+    names = cells.names @ model.language_model.model.embed_tokens.weight
+    of = {name: names[i] for name, i in zip(("circle", "square"), range(2))}  # the first two of the shapes
+    for name, other in (("circle", "square"), ("square", "circle")):
+        word = model.language_model.model.embed_tokens.weight[tokenizer.encode(f" {name}")[0]]
+        assert word @ of[name] > 3 * (word @ of[other]).abs()
+
+
+def sample(answer, size=(112, 84)):
+    image = Image.new("RGB", size, "white")
+    return Sample((lambda: image,), (("<image-1>Where?", answer),), "test")
+
+
+def test_looks_are_guided_to_the_cells_of_a_box(blank):
+    config, tokenizer = open_settings(blank)
+    model = LocateAnything(config)
+    initialise(model, tokenizer, 0)
+    encoder = SampleEncoder(tokenizer, config)
+    answer = "<ref>a</ref><box><0><0><250><400></box><box><600><700><990><990></box>"
+    batch = collate([[encoder.encode(sample(answer)), encoder.encode(sample("<box><300><500></box>"))]])
+    boxes = boxes_of(batch, model)
+    said = is_coordinate(batch.targets, config.ids)
+    assert torch.equal(said, ~boxes[..., 0].isnan())
+    told = {tuple(round(1000 * value) for value in box) for box in boxes[said].tolist()}
+    assert told == {(0, 0, 250, 400), (600, 700, 990, 990), (300, 500, 300, 500)}
+    cells = cells_of_tokens(batch, model)
+    there = batch.ids == config.ids.image
+    assert torch.equal(there, ~cells[..., 0].isnan())
+    first = cells[there][: int(there.sum()) // 2]  # four columns and three rows, in reading order
+    assert first[0].tolist() == pytest.approx([0, 0, 1 / 4, 1 / 3])
+    assert first[5].tolist() == pytest.approx([1 / 4, 1 / 3, 2 / 4, 2 / 3])
+    assert first[-1].tolist() == pytest.approx([3 / 4, 2 / 3, 1, 1])
+
+
+def test_what_looks_at_the_box_has_less_to_learn(blank):
+    config, tokenizer = open_settings(blank)
+    model = LocateAnything(config)
+    initialise(model, tokenizer, 0)
+    encoder = SampleEncoder(tokenizer, config)
+    batch = collate([[encoder.encode(sample("<box><0><0><250><333></box>")), encoder.encode(sample("None"))]])
+    guide = Guide(model)
+    optimizer = torch.optim.AdamW(model.language_model.parameters(), 1e-3)
+    losses, looks = [], []
+    for _ in range(30):
+        images = image_rows(model, batch.patches, batch.grids).detach()
+        hidden_rows(model, batch.ids, batch.positions, batch.mask, images)
+        loss = guide.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        looks.append(guide.figures["looks"])
+    assert losses[0] > 2 > 0.2 > losses[-1]
+    assert looks[-1] > looks[0]
 
 
 def test_the_first_stage_leaves_a_checkpoint(blank, tmp_path):

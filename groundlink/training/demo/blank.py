@@ -17,7 +17,7 @@ from torch import Tensor
 
 from groundlink.backends.locateanything.config import COORDINATES, MERGE, PATCH, WINDOW
 from groundlink.backends.locateanything.model import LocateAnything
-from groundlink.backends.locateanything.prompt import QUESTIONS, build_chat
+from groundlink.backends.locateanything.prompt import QUESTIONS, Tokenizer, build_chat
 from groundlink.training.scenes import draw
 from groundlink.training.scenes.layout import WORDS
 
@@ -78,12 +78,13 @@ _MARKS = (
 
 def write_blank(folder: Path) -> None:
     """Write the configuration and the tokenizer of the demo model into a folder, which is made; no weights."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    import tokenizers
+    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
     # What stands in every question word for word is one piece; else words with the space before them.
     fixed = sorted({text.split("{}")[0].rstrip() for text in QUESTIONS.values()} | {"You are a helpful assistant."})
     pieces = "|".join([*map(re.escape, fixed), r" ?\p{L}+", r" ?\p{N}", r"\s", r"[^\s\p{L}\p{N}]"])
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
@@ -165,11 +166,12 @@ def _texts() -> Iterator[str]:
 
 
 @torch.no_grad()
-def initialise(model: LocateAnything, seed: int) -> None:
-    """Give a model its first weights: random ones, but for what is known beforehand about places.
+def initialise(model: LocateAnything, tokenizer: Tokenizer, seed: int) -> None:
+    """Give a model its first weights: random ones, but for what is known beforehand about places and words.
 
-    Words are as large as image features, or the layers' sums would drown them. Coordinates begin as points on smooth
-    curves, so that what is learned of one holds for its neighbours, and so do the positions of the vision tower.
+    Words are as large as image features, or the layers' sums would drown them, and begin near their other writings
+    ("save", " Save"). Coordinates begin as points on smooth curves, so that what is learned of one holds for its
+    neighbours, and so do the positions of the vision tower.
     """
     numbers = torch.Generator().manual_seed(seed)
     layers = {
@@ -194,6 +196,11 @@ def initialise(model: LocateAnything, seed: int) -> None:
     words = model.language_model.model.embed_tokens.weight
     words.copy_(torch.randn(words.shape, generator=numbers))
     first = model.config.ids.coord_start
+    kin: dict[str, list[int]] = {}
+    for token in range(first):
+        kin.setdefault(tokenizer.decode([token]).strip().lower(), []).append(token)
+    for tokens in kin.values():
+        words[tokens[1:]] = 0.9 * words[tokens[0]] + math.sqrt(1 - 0.9**2) * words[tokens[1:]]
     curves = _curves(torch.linspace(0, 1, COORDINATES), words.shape[1], 12, numbers)
     words[first : first + COORDINATES] = curves
     output = output_matrix(model)

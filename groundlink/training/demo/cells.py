@@ -1,13 +1,15 @@
 """What lies on each cell of a picture, as a loss: the tower learns it before and while the model learns to answer.
 
 A cell is one image token, 28×28 pixels. It is told the thing at its middle (which shape, icon or word, in what colour)
-and the control or block around that, each with its box. Linear heads read all of it off the connector's output; for
-boxes they end in the language model's own matrix of coordinates, so that what the tower learns to say of places is
-what the language model has to say in the end. The heads are thrown away afterwards.
+and the control or block around that, each with its box. All of it is read off the connector's output. A place is read
+by linear heads that end in the language model's output matrix of coordinates; a thing first by a linear head, which
+learns soonest, then by the likeness of its cell to the embeddings of the words of its name. So the language model
+finds the words of a question on cells by likeness, and says what it finds there. The heads are thrown away afterwards.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from groundlink.backends.locateanything.config import COORDINATES, MERGE
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import Grid
+from groundlink.backends.locateanything.prompt import Tokenizer
 from groundlink.errors import BadData
 from groundlink.training.demo.blank import output_matrix
 from groundlink.training.objective import SoftLabels
@@ -33,10 +36,9 @@ SMALL_KINDS = ("shape", "icon", "text")
 LARGE_KINDS = ("button", "field", "checkbox", "tab", "title", "paragraph", "picture", "table")
 IGNORE = -100
 
-_SMALL = {name: i + 1 for i, name in enumerate([*SHAPES, *(f"{icon} icon" for icon in ICONS), *WORDS])}
+_SMALL = {name: i + 1 for i, name in enumerate([*SHAPES, *(f"{icon} icon" for icon in ICONS), *WORDS])}  # 0: nothing
 _LARGE = {name: i + 1 for i, name in enumerate(LARGE_KINDS)}
 _COLOURS = {name: i for i, name in enumerate(COLOURS)}
-_CLASSES = (len(_SMALL) + 1, len(_COLOURS), len(_LARGE) + 1, 2)  # thing, its colour, area around it, is it on
 _BOXES = 8  # corners of the thing, corners of the area
 _BACKGROUND = 0.15  # weight of a cell with nothing on it
 
@@ -93,18 +95,36 @@ class CellLoss(nn.Module):
     """The loss of what linear heads say of the cells of a batch; also the figures of the last batches.
 
     Args:
-        model: whose output matrix of coordinates is used. It is no part of this module.
+        model: whose embeddings and output matrix are used. It is no part of this module.
+        tokenizer: the model's. A word stands for its first token, in all the ways that questions write it.
         spread: width of the labels of coordinates, in thousandths.
+        by_name: things are known by the words of their names, not by a linear head.
         weight: of this loss beside the others.
 
     Attributes:
         figures: the share of things, colours, areas and states that are right; that of coordinates within 1 %.
     """
 
-    def __init__(self, model: LocateAnything, spread: float, weight: float = 1.0) -> None:
+    names: Tensor
+
+    def __init__(
+        self, model: LocateAnything, tokenizer: Tokenizer, spread: float, *, by_name: bool, weight: float = 1.0
+    ) -> None:
         super().__init__()
         width = model.config.text.hidden_size
-        self.classes = nn.Linear(width, sum(_CLASSES))
+        groups = ([*_SMALL], [*_COLOURS], [name.replace("checkbox", "check box") for name in _LARGE])
+        self._groups = [len(group) for group in groups]
+        names = torch.zeros(sum(self._groups), len(model.language_model.model.embed_tokens.weight))
+        for row, name in zip(names, itertools.chain(*groups), strict=True):
+            writings = {text.format(word) for word in name.split() for text in ("{}", " {}")}
+            if name in WORDS:
+                writings |= {writing.lower() for writing in writings}
+            for writing in writings:
+                row[tokenizer.encode(writing)[0]] += 1 / len(writings)
+        self.register_buffer("names", names)
+        self.sharpness = nn.Parameter(torch.full((len(groups),), 4 / math.sqrt(width)))
+        self.classes = None if by_name else nn.Linear(width, sum(self._groups))
+        self.others = nn.Linear(width, 4)  # no thing, no area, off, on
         self.boxes = nn.Linear(width, _BOXES * width)
         self.weight = weight
         self.figures: dict[str, float] = {}
@@ -120,7 +140,14 @@ class CellLoss(nn.Module):
     def loss(self, rows: Tensor, truth: Tensor) -> Tensor:
         """Image features `[n, D]` and the truth `[n, 12]` → the loss."""
         rows = F.layer_norm(rows, rows.shape[-1:])
-        told = torch.split(self.classes(rows).float(), list(_CLASSES), -1)
+        if self.classes is None:
+            names = self.names @ self._model[0].language_model.model.embed_tokens.weight
+            likeness = F.linear(rows, names).float().split(self._groups, -1)
+            things, colours, areas = (logits * by for logits, by in zip(likeness, self.sharpness, strict=True))
+        else:
+            things, colours, areas = self.classes(rows).float().split(self._groups, -1)
+        nothing, empty, *on = self.others(rows).float().split(1, -1)
+        told = (torch.cat([nothing, things], -1), colours, torch.cat([empty, areas], -1), torch.cat(on, -1))
         total = rows.new_zeros((), dtype=torch.float32)
         for number, (name, logits) in enumerate(zip(("thing", "colour", "area", "on"), told, strict=True)):
             wanted = truth[:, number].long()

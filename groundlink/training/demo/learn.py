@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import preprocess
-from groundlink.backends.locateanything.weights import open_checkpoint, open_settings
+from groundlink.backends.locateanything.weights import Checkpoint, open_checkpoint, open_settings
 from groundlink.training.demo.blank import initialise, output_matrix, write_blank
 from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
+from groundlink.training.demo.guide import Guide
 from groundlink.training.forward import image_rows
 from groundlink.training.loop import has_bfloat16, train
+from groundlink.training.packing import Batch
 from groundlink.training.records import Stream
 from groundlink.training.scenes import MOST, Scenes, draw
 from groundlink.training.settings import TrainSettings
@@ -28,7 +31,8 @@ from groundlink.training.settings import TrainSettings
 SEED = 0
 QUESTIONS = 6  # about each scene
 
-CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 4000, 8, 1e-3, 100
+CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 6400, 8, 1e-3, 100
+CELLS_BY_HEAD = 5 / 8  # of these steps; in the rest things are known by the words of their names
 MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(
@@ -66,7 +70,7 @@ class Phase:
     tower: bool  # it is trained, too, on cells and answers
 
 
-PHASES = (Phase("one", 1, 800, False), Phase("few", 4, 2400, False), Phase("all", MOST, 6000, True))
+PHASES = (Phase("one", 1, 400, False), Phase("few", 4, 1400, False), Phase("all", MOST, 4500, False))
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -82,29 +86,45 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     blank = out / "blank"
     if not (blank / "config.json").exists():
         write_blank(blank)
-    config, _ = open_settings(blank)
+    config, tokenizer = open_settings(blank)
     model = LocateAnything(config)
-    initialise(model, SEED)
+    initialise(model, tokenizer, SEED)
     torch.manual_seed(SEED)
-    cells = CellLoss(model, SETTINGS.coordinate_spread)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, cells = model.to(device), cells.to(device)
+    model = model.to(_device())
+    by_head = round(steps * CELLS_BY_HEAD)
+    for by_name, first, last in ((False, 0, by_head), (True, by_head, steps)):
+        cells = CellLoss(model, tokenizer, SETTINGS.coordinate_spread, by_name=by_name).to(_device())
+        _learn_cells(model, cells, first, last, on_log)
+    partial = out / "cells.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(blank, partial)
+    save_file(
+        {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, partial / "model.safetensors"
+    )
+    partial.rename(done)
+    return done
+
+
+def _learn_cells(model: LocateAnything, cells: CellLoss, first: int, last: int, on_log: Tell) -> None:
+    """Take the steps `first` to `last` of the first stage, with a schedule of their own."""
+    device = _device()
     matrices = [p for part in (model.vision_model.encoder, model.mlp1) for p in part.parameters() if p.ndim == 2]
-    words = output_matrix(model)  # for the coordinates among them
-    trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), words, *cells.parameters()]
+    words = [model.language_model.model.embed_tokens.weight, output_matrix(model)]
+    trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), *words, *cells.parameters()]
     others = [p for p in trained if not any(p is one for one in matrices)]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, lr=CELL_RATE, weight_decay=0.01, betas=(0.9, 0.98)),
         torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01),
     ]
-    for step in range(steps):
-        share = min(1, (step + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+    for step in range(first, last):
+        done = (step - first) / (last - first)
+        share = min(1, (step - first + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * done))
         for optimizer, rate in zip(optimizers, (CELL_RATE, MUON_RATE), strict=True):
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
         scenes = [draw("train", step * CELL_BATCH + i, 1)[0] for i in range(CELL_BATCH)]
-        prepared = [preprocess(scene.image, config.patch_limit) for scene in scenes]
+        prepared = [preprocess(scene.image, model.config.patch_limit) for scene in scenes]
         grids = [grid for _, grid in prepared]
         told = np.concatenate([cells_of(scene, grid) for scene, grid in zip(scenes, grids, strict=True)])
         patches = np.concatenate([patches for patches, _ in prepared])
@@ -117,14 +137,10 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
             optimizer.step()
         if (step + 1) % 20 == 0:
             on_log({"step": step + 1, "loss": float(loss.detach()), **cells.figures})
-    partial = out / "cells.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(blank, partial)
-    save_file(
-        {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, partial / "model.safetensors"
-    )
-    partial.rename(done)
-    return done
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def second_stage(
@@ -166,9 +182,28 @@ def _phase(
     stream = Stream({"scenes": (scenes, 1.0)}, seed=SEED)
     opened = open_checkpoint(start, torch.device("cpu"), torch.float32)
     torch.manual_seed(SEED)
-    cells = CellLoss(opened.model, settings.coordinate_spread, weight=0.3) if phase.tower else None
+    told = _Told(opened, settings.coordinate_spread, phase.tower)
 
     def log(figures: dict[str, Any]) -> None:
-        on_log({"phase": phase.name, **figures, **(cells.figures if cells else {})})
+        on_log({"phase": phase.name, **figures, **told.figures})
 
-    train(opened, stream, folder, settings, extra_loss=cells, on_log=log, on_progress=on_progress)
+    train(opened, stream, folder, settings, extra_loss=told, on_log=log, on_progress=on_progress)
+
+
+class _Told(nn.Module):
+    """What the model is told beside the answers: where to look, and where the tower is trained, its cells."""
+
+    def __init__(self, opened: Checkpoint, spread: float, tower: bool) -> None:
+        super().__init__()
+        self.guide = Guide(opened.model)
+        self.cells = CellLoss(opened.model, opened.tokenizer, spread, weight=0.3) if tower else None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Running means."""
+        return self.guide.figures | (self.cells.figures if self.cells else {})
+
+    def forward(self, rows: Tensor, batch: Batch) -> Tensor:
+        """Image features `[n, D]` of a batch → the loss."""
+        loss = self.guide.loss(batch)
+        return loss + self.cells(rows, batch) if self.cells else loss

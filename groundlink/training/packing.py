@@ -99,7 +99,6 @@ class Batch:
         is_block: `[B, N]`, True for the rows of parallel blocks.
         patches: `[L, 3, 14, 14]`, uint8, in the order of the image tokens.
         grids: rows and columns of patches of the pictures.
-        cells: `[L, n]`, what the samples know of each patch; None where not all of them do.
     """
 
     ids: Tensor
@@ -109,7 +108,6 @@ class Batch:
     is_block: Tensor
     patches: Tensor
     grids: tuple[Grid, ...]
-    cells: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -117,8 +115,7 @@ class Batch:
             tensor.to(device, non_blocking=True)
             for tensor in (self.ids, self.positions, self.targets, self.mask, self.is_block, self.patches)
         )
-        cells = None if self.cells is None else self.cells.to(device, non_blocking=True)
-        return Batch(ids, positions, targets, mask, is_block, patches, self.grids, cells)
+        return Batch(ids, positions, targets, mask, is_block, patches, self.grids)
 
 
 def collate(rows: Sequence[Sequence[Encoded]]) -> Batch:
@@ -144,7 +141,6 @@ def collate(rows: Sequence[Sequence[Encoded]]) -> Batch:
             is_block[b, own] = block >= 0
             mask[b, own, own] = visible(torch.zeros_like(branch), branch, block, place, limit)
     patches = [encoded.patches for row in rows for encoded in row]
-    cells = [encoded.cells for row in rows for encoded in row if encoded.cells is not None]
     return Batch(
         ids,
         positions,
@@ -153,5 +149,4 @@ def collate(rows: Sequence[Sequence[Encoded]]) -> Batch:
         is_block,
         torch.from_numpy(np.concatenate([np.zeros((0, 3, PATCH, PATCH), np.uint8), *patches])),
         tuple(grid for row in rows for encoded in row for grid in encoded.grids),
-        torch.from_numpy(np.concatenate(cells)) if cells and len(cells) == sum(map(len, rows)) else None,
     )

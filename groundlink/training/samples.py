@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 Conversation = tuple[str, ...]
@@ -27,15 +25,12 @@ class Sample:
     Attributes:
         images: functions that open the pictures 1, 2 …, called when the sample is used.
         conversations: each begins with the user and ends with the model.
-        cells: what is known of each patch, for losses of their own: given the pictures' grids (rows, columns), a table
-            `[patches, n]` of numbers. None where nothing is.
         source: where it comes from, for error messages (`train.jsonl:17`).
     """
 
     images: Sequence[Callable[[], Image.Image]]
     conversations: Sequence[Conversation]
     source: str
-    cells: Callable[[Sequence[tuple[int, int]]], NDArray[np.float32]] | None = None
 
 
 RESERVED = re.compile(r"<\|[A-Za-z_]+\|>|</?img>|<(?:IMG_CONTEXT|text_mask|null|switch)>")

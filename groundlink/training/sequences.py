@@ -49,7 +49,6 @@ class Encoded:
         limit: `[N]`, how far a row sees: ordinary rows at positions below this.
         patches: `[P, 3, 14, 14]` of all pictures, in the order in which they stand in the rows.
         grids: rows and columns of patches of those pictures.
-        cells: `[P, n]`, what the sample knows of each patch, if it does.
         source: where the sample comes from, for messages.
     """
 
@@ -62,7 +61,6 @@ class Encoded:
     patches: NDArray[np.uint8]
     grids: tuple[Grid, ...]
     source: str
-    cells: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -210,7 +208,6 @@ class SampleEncoder:
             patches=np.concatenate([nothing, *(patches[i] for i in pictures)]),
             grids=tuple(grids[i] for i in pictures),
             source=sample.source,
-            cells=None if sample.cells is None else sample.cells([grids[i] for i in pictures]),
         )
 
     def _chat(self, conversation: Conversation, grids: Sequence[Grid], source: str) -> _Chat:

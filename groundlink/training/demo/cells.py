@@ -1,4 +1,4 @@
-"""What lies on each cell of a picture, as a loss: the tower learns it before and while the model learns to answer.
+"""What lies on each cell of a picture, as a loss: the tower learns it before the model learns to answer.
 
 A cell is one image token, 28×28 pixels. It is told the thing at its middle (which shape, icon or word, in what colour)
 and the control or block around that, each with its box. All of it is read off the connector's output. A place is read
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,12 +22,9 @@ from groundlink.backends.locateanything.config import COORDINATES, MERGE
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import Grid
 from groundlink.backends.locateanything.prompt import Tokenizer
-from groundlink.errors import BadData
 from groundlink.training.demo.blank import output_matrix
 from groundlink.training.objective import SoftLabels
-from groundlink.training.packing import Batch
-from groundlink.training.samples import Sample
-from groundlink.training.scenes import Scene, Scenes, draw
+from groundlink.training.scenes import Scene
 from groundlink.training.scenes.drawing import ICONS, SHAPES
 from groundlink.training.scenes.layout import COLOURS, WORDS
 
@@ -41,15 +37,6 @@ _LARGE = {name: i + 1 for i, name in enumerate(LARGE_KINDS)}
 _COLOURS = {name: i for i, name in enumerate(COLOURS)}
 _BOXES = 8  # corners of the thing, corners of the area
 _BACKGROUND = 0.15  # weight of a cell with nothing on it
-
-
-class CellScenes(Scenes):
-    """Scenes whose samples know what lies on each patch."""
-
-    def sample(self, index: int) -> Sample:
-        """Return the scene of a number."""
-        scene, asked = draw(self.split, index, self.questions, self.seed, self.most)
-        return replace(self.sample_of(scene, asked, index), cells=lambda grids: cells_of(scene, grids[0]))
 
 
 def cells_of(scene: Scene, grid: Grid) -> NDArray[np.float32]:
@@ -99,7 +86,6 @@ class CellLoss(nn.Module):
         tokenizer: the model's. A word stands for its first token, in all the ways that questions write it.
         spread: width of the labels of coordinates, in thousandths.
         by_name: things are known by the words of their names, not by a linear head.
-        weight: of this loss beside the others.
 
     Attributes:
         figures: the share of things, colours, areas and states that are right; that of coordinates within 1 %.
@@ -107,9 +93,7 @@ class CellLoss(nn.Module):
 
     names: Tensor
 
-    def __init__(
-        self, model: LocateAnything, tokenizer: Tokenizer, spread: float, *, by_name: bool, weight: float = 1.0
-    ) -> None:
+    def __init__(self, model: LocateAnything, tokenizer: Tokenizer, spread: float, *, by_name: bool) -> None:
         super().__init__()
         width = model.config.text.hidden_size
         groups = ([*_SMALL], [*_COLOURS], [name.replace("checkbox", "check box") for name in _LARGE])
@@ -126,27 +110,20 @@ class CellLoss(nn.Module):
         self.classes = None if by_name else nn.Linear(width, sum(self._groups))
         self.others = nn.Linear(width, 4)  # no thing, no area, off, on
         self.boxes = nn.Linear(width, _BOXES * width)
-        self.weight = weight
         self.figures: dict[str, float] = {}
         self._soft = SoftLabels(model.config.ids, spread, 0.0)
         self._model = (model,)  # in a tuple, which nn.Module does not look into
 
-    def forward(self, rows: Tensor, batch: Batch) -> Tensor:
-        """Image features `[n, D]` of a batch whose samples know their cells → the weighted loss."""
-        if batch.cells is None:
-            raise BadData("the samples do not know their cells; draw them from CellScenes")
-        return self.weight * self.loss(rows, batch.cells)
-
-    def loss(self, rows: Tensor, truth: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, truth: Tensor) -> Tensor:
         """Image features `[n, D]` and the truth `[n, 12]` → the loss."""
         rows = F.layer_norm(rows, rows.shape[-1:])
         if self.classes is None:
             names = self.names @ self._model[0].language_model.model.embed_tokens.weight
-            likeness = F.linear(rows, names).float().split(self._groups, -1)
+            likeness = torch.split(F.linear(rows, names).float(), self._groups, -1)
             things, colours, areas = (logits * by for logits, by in zip(likeness, self.sharpness, strict=True))
         else:
-            things, colours, areas = self.classes(rows).float().split(self._groups, -1)
-        nothing, empty, *on = self.others(rows).float().split(1, -1)
+            things, colours, areas = torch.split(self.classes(rows).float(), self._groups, -1)
+        nothing, empty, *on = self.others(rows).float().chunk(4, -1)
         told = (torch.cat([nothing, things], -1), colours, torch.cat([empty, areas], -1), torch.cat(on, -1))
         total = rows.new_zeros((), dtype=torch.float32)
         for number, (name, logits) in enumerate(zip(("thing", "colour", "area", "on"), told, strict=True)):

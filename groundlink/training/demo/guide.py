@@ -31,11 +31,9 @@ class Guide:
 
     Args:
         model: is watched from now on, in passes without recomputation.
-        weight: of this loss beside the others.
     """
 
-    def __init__(self, model: LocateAnything, weight: float = 1.0) -> None:
-        self.weight = weight
+    def __init__(self, model: LocateAnything) -> None:
         self.figures: dict[str, float] = {}
         self._model = model
         self._seen: dict[str, Tensor] = {}
@@ -47,8 +45,8 @@ class Guide:
     def _keep(self, name: str, module: Any, given: Any, told: Tensor) -> None:
         self._seen[name] = told
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the weighted loss of the pass that was made last, which was over this batch."""
+    def __call__(self, images: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of the pass that was made last, which was over this batch; the images are not asked."""
         model = self._model
         q, k = (torch.unflatten(self._seen.pop(n).float(), -1, (-1, model.config.text.head_dim)) for n in ("q", "k"))
         cos, sin = rotary_table(batch.positions, model.config.text, q.dtype)
@@ -77,7 +75,7 @@ class Guide:
         if count:
             share = right / count
             self.figures["looks"] = 0.98 * self.figures.get("looks", share) + 0.02 * share
-        return self.weight * total / max(count, 1)
+        return total / max(count, 1)
 
 
 def boxes_of(batch: Batch, model: LocateAnything) -> Tensor:
@@ -114,7 +112,9 @@ def cells_of_tokens(batch: Batch, model: LocateAnything) -> Tensor:
 def _on(boxes: Tensor, cells: Tensor) -> Tensor:
     """Boxes `[n, 4]` and cells `[m, 4]` → which cells are on which box, `[n, m]`: a good part, or its middle."""
     boxes, cells = boxes[:, None], cells[None]
-    shared = (torch.minimum(boxes[..., 2:], cells[..., 2:]) - torch.maximum(boxes[..., :2], cells[..., :2])).clamp(min=0)
+    shared = (torch.minimum(boxes[..., 2:], cells[..., 2:]) - torch.maximum(boxes[..., :2], cells[..., :2])).clamp(
+        min=0
+    )
     covered = shared.prod(-1) / (cells[..., 2:] - cells[..., :2]).prod(-1) >= _COVERED
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     inside = ((cells[..., :2] <= middle) & (middle < cells[..., 2:])).all(-1)

@@ -1,4 +1,4 @@
-"""The two stages in which the demo model learns: what lies on each patch, then to answer questions."""
+"""The two stages in which the demo model learns: the tower what lies on each cell, the rest to answer questions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.backends.locateanything.preprocessing import preprocess
-from groundlink.backends.locateanything.weights import Checkpoint, open_checkpoint, open_settings
+from groundlink.backends.locateanything.weights import open_checkpoint, open_settings
 from groundlink.training.demo.blank import initialise, output_matrix, write_blank
-from groundlink.training.demo.cells import CellLoss, CellScenes, cells_of
+from groundlink.training.demo.cells import CellLoss, cells_of
 from groundlink.training.demo.guide import Guide
 from groundlink.training.forward import image_rows
 from groundlink.training.loop import has_bfloat16, train
-from groundlink.training.packing import Batch
 from groundlink.training.records import Stream
 from groundlink.training.scenes import MOST, Scenes, draw
 from groundlink.training.settings import TrainSettings
@@ -47,30 +45,28 @@ SETTINGS = TrainSettings(
     recompute=False,
     coordinate_spread=8.0,
     structure_smoothing=0.02,
+    freeze=("vision", "connector"),  # half of the work, and what comes back to them from answers is noise
     save_as="float32",
     seed=SEED,
     checkpoint_every=100,
     log_every=20,
     workers=0,
 )
-_TOWER = ("vision", "connector")
 
 
 @dataclass(frozen=True)
 class Phase:
     """A part of the second stage: steps over scenes of at most so many things.
 
-    With one thing the model learns to say where something is at all; with a few, to look for what is asked. Until then
-    the tower stays as it is: it is half of the work, and what comes back to it is noise.
+    With one thing the model learns to say where something is at all; with a few, to look for what is asked.
     """
 
     name: str
     most: int
     steps: int
-    tower: bool  # it is trained, too, on cells and answers
 
 
-PHASES = (Phase("one", 1, 400, False), Phase("few", 4, 1400, False), Phase("all", MOST, 4500, False))
+PHASES = (Phase("one", 1, 400), Phase("few", 4, 1400), Phase("all", MOST, 4500))
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -130,8 +126,8 @@ def _learn_cells(model: LocateAnything, cells: CellLoss, first: int, last: int, 
         patches = np.concatenate([patches for patches, _ in prepared])
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
             rows = image_rows(model, torch.from_numpy(patches).to(device), grids)
-        loss = cells.loss(rows.float(), torch.from_numpy(told).to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = cells(rows.float(), torch.from_numpy(told).to(device))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -155,7 +151,7 @@ def second_stage(
         last = number == len(phases) - 1
         folder = out / ("model" if last else f"phase-{phase.name}")
         save_as = "bfloat16" if last else "float32"
-        settings = replace(SETTINGS, steps=phase.steps, freeze=() if phase.tower else _TOWER, save_as=save_as)
+        settings = replace(SETTINGS, steps=phase.steps, save_as=save_as)
         if not is_done(folder, phase.steps):
             _phase(start, folder, phase, settings, on_log, on_progress)
         start = folder
@@ -178,32 +174,12 @@ def _phase(
     on_log: Tell,
     on_progress: Callable[[str, float], None],
 ) -> None:
-    scenes = (CellScenes if phase.tower else Scenes)("train", QUESTIONS, SEED, phase.most)
-    stream = Stream({"scenes": (scenes, 1.0)}, seed=SEED)
+    stream = Stream({"scenes": (Scenes("train", QUESTIONS, SEED, phase.most), 1.0)}, seed=SEED)
     opened = open_checkpoint(start, torch.device("cpu"), torch.float32)
     torch.manual_seed(SEED)
-    told = _Told(opened, settings.coordinate_spread, phase.tower)
+    guide = Guide(opened.model)
 
     def log(figures: dict[str, Any]) -> None:
-        on_log({"phase": phase.name, **figures, **told.figures})
+        on_log({"phase": phase.name, **figures, **guide.figures})
 
-    train(opened, stream, folder, settings, extra_loss=told, on_log=log, on_progress=on_progress)
-
-
-class _Told(nn.Module):
-    """What the model is told beside the answers: where to look, and where the tower is trained, its cells."""
-
-    def __init__(self, opened: Checkpoint, spread: float, tower: bool) -> None:
-        super().__init__()
-        self.guide = Guide(opened.model)
-        self.cells = CellLoss(opened.model, opened.tokenizer, spread, weight=0.3) if tower else None
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """Running means."""
-        return self.guide.figures | (self.cells.figures if self.cells else {})
-
-    def forward(self, rows: Tensor, batch: Batch) -> Tensor:
-        """Image features `[n, D]` of a batch → the loss."""
-        loss = self.guide.loss(batch)
-        return loss + self.cells(rows, batch) if self.cells else loss
+    train(opened, stream, folder, settings, extra_loss=guide, on_log=log, on_progress=on_progress)

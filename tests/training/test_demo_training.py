@@ -15,7 +15,7 @@ from groundlink.backends.locateanything.weights import open_checkpoint, open_set
 from groundlink.training.demo.blank import initialise, write_blank
 from groundlink.training.demo.cells import CellLoss, cells_of
 from groundlink.training.demo.guide import Guide, boxes_of, cells_of_tokens
-from groundlink.training.demo.learn import first_stage
+from groundlink.training.demo.learn import CellPart, first_stage
 from groundlink.training.forward import hidden_rows, image_rows
 from groundlink.training.packing import collate
 from groundlink.training.samples import Sample
@@ -171,11 +171,12 @@ def test_what_looks_at_the_box_has_less_to_learn(blank):
 def test_the_first_stage_leaves_a_checkpoint(blank, tmp_path):
     (tmp_path / "blank").symlink_to(blank)
     told = []
-    folder = first_stage(tmp_path, steps=20, on_log=told.append)
+    parts = [CellPart(10, by_name, 1e-3, 0.01) for by_name in (False, True)]
+    folder = first_stage(tmp_path, parts, on_log=told.append)
     assert [figures["step"] for figures in told] == [20]
     opened = open_checkpoint(folder, torch.device("cpu"), torch.float32)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "locateanything"
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert first_stage(tmp_path, steps=20) == folder  # what is there is kept
+    assert first_stage(tmp_path, parts) == folder  # what is there is kept
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
     assert opened.config.text.hidden_size == 256

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import shutil
 import sys
@@ -22,15 +23,14 @@ from groundlink.backends.demo import WEIGHTS
 from groundlink.errors import GroundlinkError
 from groundlink.files import save_text
 from groundlink.training.demo.assess import assess
-from groundlink.training.demo.learn import CELL_STEPS, PHASES, SETTINGS, first_stage, second_stage
+from groundlink.training.demo.learn import CELL_PARTS, PHASES, SETTINGS, first_stage, second_stage
 
 
 def main() -> int:
     """Run all stages; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m groundlink.training.demo", description=__doc__)
     parser.add_argument("out", type=Path, help="the folder for everything")
-    parser.add_argument("--cell-steps", type=int, default=CELL_STEPS, help="steps of the first stage")
-    parser.add_argument("--share", type=float, default=1.0, help="of the second stage's steps that are taken")
+    parser.add_argument("--share", type=float, default=1.0, help="of all steps that are taken")
     parser.add_argument("--scenes", type=int, default=500, help="held-out scenes to measure on")
     parser.add_argument("--install", action="store_true", help="put the result in the place of the package's weights")
     given = parser.parse_args()
@@ -41,11 +41,12 @@ def main() -> int:
         print(f"{time.monotonic() - started:.0f} s", json.dumps(told), flush=True)
 
     try:
-        start = first_stage(given.out, given.cell_steps, on_log=log)
-        phases = [replace(phase, steps=round(phase.steps * given.share)) for phase in PHASES]
+        parts = [replace(part, steps=math.ceil(part.steps * given.share)) for part in CELL_PARTS]
+        phases = [replace(phase, steps=math.ceil(phase.steps * given.share)) for phase in PHASES]
+        start = first_stage(given.out, parts, on_log=log)
         second_stage(start, given.out, phases, on_log=log)
         facts = {
-            "cell_steps": given.cell_steps,
+            "cell_steps": sum(part.steps for part in parts),
             "steps": sum(phase.steps for phase in phases),
             "spread": SETTINGS.coordinate_spread,
         }

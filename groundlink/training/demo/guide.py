@@ -84,7 +84,7 @@ def boxes_of(batch: Batch, model: LocateAnything) -> Tensor:
     A point is a box of size 0.
     """
     ids = model.config.ids
-    boxes = torch.full((*batch.targets.shape, 4), torch.nan)
+    boxes = torch.full((*batch.targets.shape, 4), torch.nan, device=batch.targets.device)
     said = is_coordinate(batch.targets, ids)
     values = (batch.targets - ids.coord_start) / (COORDINATES - 1)
     edges = F.pad(said.int(), (1, 1)).diff()
@@ -103,9 +103,9 @@ def cells_of_tokens(batch: Batch, model: LocateAnything) -> Tensor:
         rows, columns = grid[0] // MERGE, grid[1] // MERGE
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         tables.append(torch.stack((x / columns, y / rows, (x + 1) / columns, (y + 1) / rows), -1).reshape(-1, 4))
-    cells = torch.full((*batch.ids.shape, 4), torch.nan)
+    cells = torch.full((*batch.ids.shape, 4), torch.nan, device=batch.ids.device)
     if tables:
-        cells[batch.ids == model.config.ids.image] = torch.cat(tables)
+        cells[batch.ids == model.config.ids.image] = torch.cat(tables).to(cells)
     return cells
 
 

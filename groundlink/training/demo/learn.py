@@ -29,8 +29,7 @@ from groundlink.training.settings import TrainSettings
 SEED = 0
 QUESTIONS = 6  # about each scene
 
-CELL_STEPS, CELL_BATCH, CELL_RATE, CELL_WARMUP = 6400, 8, 1e-3, 100
-CELLS_BY_HEAD = 5 / 8  # of these steps; in the rest things are known by the words of their names
+CELL_BATCH, CELL_WARMUP = 8, 100
 MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(
@@ -55,6 +54,26 @@ SETTINGS = TrainSettings(
 
 
 @dataclass(frozen=True)
+class CellPart:
+    """A part of the first stage, with a schedule of its own; `by_name` as in CellLoss."""
+
+    steps: int
+    by_name: bool
+    rate: float
+    muon_rate: float
+
+
+# Each time the rates go up again it comes out a good deal better than it went in.
+CELL_PARTS = (
+    CellPart(4000, False, 1e-3, 0.01),
+    CellPart(600, True, 1e-3, 0.007),
+    CellPart(1800, True, 1e-3, 0.008),
+    CellPart(1500, True, 8e-4, 0.007),
+    CellPart(1600, True, 7e-4, 0.006),
+)
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of the second stage: steps over scenes of at most so many things.
 
@@ -71,7 +90,7 @@ PHASES = (Phase("one", 1, 400), Phase("few", 4, 1400), Phase("all", MOST, 4500))
 Tell = Callable[[dict[str, Any]], None]
 
 
-def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figures: None) -> Path:
+def first_stage(out: Path, parts: Sequence[CellPart] = CELL_PARTS, on_log: Tell = lambda figures: None) -> Path:
     """Train the vision tower on cells, and return the folder `out/cells` with the model; what is there is kept.
 
     The folder has the layout of a checkpoint. The language model in it is as it was made.
@@ -87,10 +106,11 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     initialise(model, tokenizer, SEED)
     torch.manual_seed(SEED)
     model = model.to(_device())
-    by_head = round(steps * CELLS_BY_HEAD)
-    for by_name, first, last in ((False, 0, by_head), (True, by_head, steps)):
-        cells = CellLoss(model, tokenizer, SETTINGS.coordinate_spread, by_name=by_name).to(_device())
-        _learn_cells(model, cells, first, last, on_log)
+    before = 0
+    for part in parts:
+        cells = CellLoss(model, tokenizer, SETTINGS.coordinate_spread, by_name=part.by_name).to(_device())
+        _learn_cells(model, cells, part, before, on_log)
+        before += part.steps
     partial = out / "cells.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(blank, partial)
@@ -101,21 +121,21 @@ def first_stage(out: Path, steps: int = CELL_STEPS, on_log: Tell = lambda figure
     return done
 
 
-def _learn_cells(model: LocateAnything, cells: CellLoss, first: int, last: int, on_log: Tell) -> None:
-    """Take the steps `first` to `last` of the first stage, with a schedule of their own."""
+def _learn_cells(model: LocateAnything, cells: CellLoss, part: CellPart, before: int, on_log: Tell) -> None:
+    """Take the steps of a part of the first stage, of which so many were taken before."""
     device = _device()
     matrices = [p for part in (model.vision_model.encoder, model.mlp1) for p in part.parameters() if p.ndim == 2]
     words = [model.language_model.model.embed_tokens.weight, output_matrix(model)]
     trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), *words, *cells.parameters()]
     others = [p for p in trained if not any(p is one for one in matrices)]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, lr=CELL_RATE, weight_decay=0.01, betas=(0.9, 0.98)),
-        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=part.rate, weight_decay=0.01, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=part.muon_rate, weight_decay=0.01),
     ]
-    for step in range(first, last):
-        done = (step - first) / (last - first)
-        share = min(1, (step - first + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * done))
-        for optimizer, rate in zip(optimizers, (CELL_RATE, MUON_RATE), strict=True):
+    for step in range(before, before + part.steps):
+        taken = step - before
+        share = min(1, (taken + 1) / CELL_WARMUP) * (0.5 + 0.5 * math.cos(math.pi * taken / part.steps))
+        for optimizer, rate in zip(optimizers, (part.rate, part.muon_rate), strict=True):
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
@@ -147,15 +167,18 @@ def second_stage(
     on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
 ) -> Path:
     """Train the model to answer questions about scenes, phase by phase; return its folder. Goes on where it was."""
-    for number, phase in enumerate(phases):
-        last = number == len(phases) - 1
-        folder = out / ("model" if last else f"phase-{phase.name}")
-        save_as = "bfloat16" if last else "float32"
+    for phase, folder in zip(phases, phase_folders(out, phases), strict=True):
+        save_as = "bfloat16" if phase is phases[-1] else "float32"
         settings = replace(SETTINGS, steps=phase.steps, save_as=save_as)
         if not is_done(folder, phase.steps):
             _phase(start, folder, phase, settings, on_log, on_progress)
         start = folder
     return start
+
+
+def phase_folders(out: Path, phases: Sequence[Phase] = PHASES) -> list[Path]:
+    """Return where the second stage trains, phase by phase; the last one is `out/model`."""
+    return [*(out / f"phase-{phase.name}" for phase in phases[:-1]), out / "model"]
 
 
 def is_done(folder: Path, steps: int) -> bool:

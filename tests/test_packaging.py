@@ -54,6 +54,27 @@ def test_the_wheel_works_in_an_environment_of_its_own(wheel, tmp_path):
     assert (done.returncode, "groundlink[screen]" in done.stderr) == (6, True)
 
 
+def test_the_wheel_brings_the_demo_model(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    shot = ROOT / "examples" / "scene.png"
+    code = f"""
+import socket
+def refuse(*given): raise OSError("no network here")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import groundlink, groundlink.backends.demo
+print(groundlink.backends.demo.WEIGHTS)
+print(groundlink.load("demo").locate({str(shot)!r}, groundlink.read()).status)
+"""
+    environment = {"PYTHONPATH": str(tmp_path / "installed"), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    asked = [sys.executable, "-c", code]
+    done = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    weights, status = done.stdout.split()
+    assert weights.startswith(str(tmp_path / "installed"))
+    assert status in ("found", "not_found")
+    assert not [path for path in tmp_path.iterdir() if path.name != "installed"]  # nothing was put into the home
+
+
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
 def test_the_dependencies_resolve_on_every_python(version, tmp_path):
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 It was trained from scratch on generated scenes (`groundlink/training/demo`), so it knows their shapes, colours, icons,
 controls and words, on small pictures, and nothing else; MODEL_CARD.md beside the weights says how well. It is there to
-try things with, and to test with a model that is real. It is not listed among the backends before its weights are here.
+try things with, and to test with a model that is real.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DemoBackend(LocateAnythingBackend):
         scores=True,
         streams=True,
         license="Apache-2.0",
-        description="a small LocateAnything trained on generated scenes: shapes, icons, controls, some eighty words",
+        description="a small LocateAnything trained on generated scenes: shapes, icons, controls, 36 words",
     )
 
     def __init__(

@@ -24,6 +24,9 @@ from groundlink.evaluation.run import EVERYTHING, Prediction, Report, evidence, 
 from groundlink.evaluation.scenes import SCENES, scene_cases
 from groundlink.locator import Locator
 from groundlink.training.demo.learn import phase_folders
+from groundlink.training.scenes import LARGEST, SMALLEST
+from groundlink.training.scenes.drawing import ICONS, SHAPES
+from groundlink.training.scenes.layout import COLOURS, WORDS
 
 CALIBRATION_SCENES = 500
 _NEW = "new combinations"
@@ -156,7 +159,9 @@ def _card(facts: dict[str, Any], reports: dict[str, Report], calibration: Calibr
     """Return the model card."""
     figures = facts["figures"]
     names = list(figures)
-    lines = [_HEAD.format(**facts)]
+    sizes = {"shapes": len(SHAPES), "colours": len(COLOURS), "icons": len(ICONS), "words": len(WORDS)}
+    sizes |= {"smallest": SMALLEST, "largest": LARGEST}
+    lines = [_HEAD.format(**facts, **sizes)]
     lines += [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     for key, title in _TITLES.items():
         lines.append(f"| {title} | {' | '.join(in_words(figures[name][key]) for name in names)} |")
@@ -178,18 +183,22 @@ A LocateAnything of {parameters:.1f} million weights in the published layout (bf
 from scratch on generated scenes. It is small, knows a small world, and is here to try Groundlink with and to test
 adapters with a model that is real. Licence: Apache-2.0, like the rest.
 
-**It knows** eight shapes in ten colours, nineteen drawn icons, buttons, fields, check boxes and tabs, four kinds of
-blocks of a document, and 36 words, as `groundlink/training/scenes` draws them, on pictures of 140 to 224 pixels a side;
-larger ones are made smaller first, so a screenshot of a real desktop is beyond it.
+**It knows** {shapes} shapes in {colours} colours, {icons} drawn icons, buttons, fields, check boxes and tabs, four
+kinds of blocks of a document, and {words} words, as `groundlink/training/scenes` draws them, on pictures of {smallest}
+to {largest} pixels a side; larger ones are made smaller first, so a screenshot of a real desktop is beyond it.
 
 ## Training
 
 `python -m groundlink.training.demo OUT` does all of this, from nothing.
 
 1. The vision tower learns what lies on each cell (`cells.py`): {cell_steps} steps of 8 scenes.
-2. The whole model learns to answer, and the tower goes on with the cells: {steps} steps, {samples} scenes with up to
-   six questions each, NTP and MTP as in the published training, Muon for the matrices of layers and AdamW for the rest,
-   cosine schedules, bfloat16 passes, labels of coordinates spread by {spread:g} thousandths.
+2. The language model learns to answer while the tower stays as it is: {steps} steps, {samples} scenes with up to six
+   questions each, first about one thing, then about a few, then about all; NTP and MTP as in the published training,
+   labels of coordinates spread by {spread:g} thousandths. Two heads of its third layer are also told which cells to
+   look at while a box is said (`guide.py`).
+
+Muon for the matrices of layers and AdamW for the rest, cosine schedules, bfloat16 passes; `learn.py` has all settings.
+What only serves training, the heads that read cells and the guide, is not in these weights.
 
 {machine}
 

@@ -1,8 +1,8 @@
-"""Where the language model should look while it says a box: on the cells of that box.
+"""Where the language model should look while it says a box: at the words of what is asked, then at the cells of it.
 
-The loss of a box tells little of where to look, for as long as it is not found; with thousands of steps that is slow to
-learn, and with so few it is not learned at all. So some heads of one layer are told. Nothing of this is left in the
-model but where they look.
+The loss of a box tells little of where to look for as long as the box is not found; that is slow to learn with
+thousands of steps, and with as few as here it is not learned at all. So some heads of two layers are told. Nothing of
+this is left in the model but where they look.
 """
 
 from __future__ import annotations
@@ -20,62 +20,72 @@ from groundlink.backends.locateanything.language import Layer, rotary_table, rot
 from groundlink.backends.locateanything.model import LocateAnything
 from groundlink.training.packing import Batch
 
-LAYER, HEADS = 2, (0, 2)
+AT_WORDS, AT_CELLS = 1, 2  # the layers
+HEADS = (0, 2)
 _COVERED = 0.35  # of a cell, by the box
 
 
 class Guide:
-    """The loss of looking elsewhere; also how much of the look is on the box, a running mean.
+    """The loss of looking elsewhere, in rows that predict coordinates, ordinary and parallel alike.
 
-    Looks are those of HEADS in LAYER, from the rows that predict coordinates, ordinary and parallel alike.
+    At cells, the look should be anywhere on the box; at words, on all of them alike.
 
     Args:
         model: is watched from now on, in passes without recomputation.
+
+    Attributes:
+        figures: the share of the look that is at the right words and cells, running means.
     """
 
     def __init__(self, model: LocateAnything) -> None:
         self.figures: dict[str, float] = {}
         self._model = model
         self._seen: dict[str, Tensor] = {}
-        layer = model.language_model.model.layers[LAYER]
-        assert isinstance(layer, Layer)
-        for name, part in (("q", layer.self_attn.q_proj), ("k", layer.self_attn.k_proj)):
-            part.register_forward_hook(partial(self._keep, name))
+        for number in (AT_WORDS, AT_CELLS):
+            layer = model.language_model.model.layers[number]
+            assert isinstance(layer, Layer)
+            for name, part in (("q", layer.self_attn.q_proj), ("k", layer.self_attn.k_proj)):
+                part.register_forward_hook(partial(self._keep, f"{name}{number}"))
 
     def _keep(self, name: str, module: Any, given: Any, told: Tensor) -> None:
         self._seen[name] = told
 
     def __call__(self, images: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the pass that was made last, which was over this batch; the images are not asked."""
-        model = self._model
-        q, k = (torch.unflatten(self._seen.pop(n).float(), -1, (-1, model.config.text.head_dim)) for n in ("q", "k"))
-        cos, sin = rotary_table(batch.positions, model.config.text, q.dtype)
-        q, k = (rotate_halves(x.transpose(1, 2), cos, sin).transpose(1, 2) for x in (q, k))
-        shared = q.shape[2] // k.shape[2]
-        boxes = boxes_of(batch, model)
-        cells = cells_of_tokens(batch, model)
-        total, count = q.new_zeros(()), 0
-        right = 0.0
-        for b in range(len(batch.ids)):
-            asked = ~boxes[b, :, 0].isnan()
+        boxes = boxes_of(batch, self._model)
+        cells = cells_of_tokens(batch, self._model)
+        asked = ~boxes[..., 0].isnan()
+        on_cells = torch.zeros_like(batch.mask)
+        for b in range(len(asked)):
             keys = ~cells[b, :, 0].isnan()
-            on = _on(boxes[b, asked], cells[b, keys])
-            may = batch.mask[b, asked][:, keys]
-            known = (on & may).any(-1)
-            on, may = (on & may)[known], batch.mask[b, asked][known]
-            if not len(on):
-                continue
+            on_cells[b] = (asked[b, :, None] & keys) & _on(boxes[b].nan_to_num(-1), cells[b].nan_to_num(-2))
+        on_words = words_of(batch, self._model) & asked[..., None]
+        at_cells = self._looks("cells", AT_CELLS, batch, on_cells & batch.mask)
+        at_words = self._looks("words", AT_WORDS, batch, on_words & batch.mask)
+        return at_cells + at_words
+
+    def _looks(self, name: str, layer: int, batch: Batch, on: Tensor) -> Tensor:
+        """Return the loss of the heads of a layer that should look at keys `on` `[B, N, N]`; rows without are free."""
+        config = self._model.config.text
+        q, k = (torch.unflatten(self._seen.pop(f"{n}{layer}").float(), -1, (-1, config.head_dim)) for n in "qk")
+        cos, sin = rotary_table(batch.positions, config, q.dtype)
+        q, k = (rotate_halves(x.transpose(1, 2), cos, sin) for x in (q, k))
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        losses, shares = [], []
+        for b, there in enumerate(on.any(-1)):
+            wanted = on[b, there]
             for head in HEADS:
-                logits = q[b, asked][known, head] @ k[b, :, head // shared].T * model.config.text.head_dim**-0.5
-                logs = logits.masked_fill(~may, -torch.inf).log_softmax(-1)[:, keys]
-                found = logs.masked_fill(~on, -torch.inf).logsumexp(-1)
-                total = total - found.sum()
-                right += float(found.detach().exp().sum())
-                count += len(found)
-        if count:
-            share = right / count
-            self.figures["looks"] = 0.98 * self.figures.get("looks", share) + 0.02 * share
-        return total / max(count, 1)
+                logits = q[b, head, there] @ k[b, head].T * config.head_dim**-0.5
+                logs = logits.masked_fill(~batch.mask[b, there], -torch.inf).log_softmax(-1)
+                share = logs.masked_fill(~wanted, -torch.inf).logsumexp(-1)
+                each = logs.masked_fill(~wanted, 0).sum(-1) / wanted.sum(-1)
+                losses.append(-share if name == "cells" else -each - wanted.sum(-1).log())
+                shares.append(share.detach().exp())
+        told = torch.cat(shares)
+        if len(told):
+            share = float(told.mean())
+            self.figures[name] = 0.98 * self.figures.get(name, share) + 0.02 * share
+        return torch.cat(losses).sum() / max(len(told), 1)
 
 
 def boxes_of(batch: Batch, model: LocateAnything) -> Tensor:
@@ -109,13 +119,32 @@ def cells_of_tokens(batch: Batch, model: LocateAnything) -> Tensor:
     return cells
 
 
+def words_of(batch: Batch, model: LocateAnything) -> Tensor:
+    """Return which keys are the words of what a row is about, `[B, N, N]`: the label said last, else the question's.
+
+    Of a question those are the words behind its first token, which is the same for all of a task, up to the full stop.
+    """
+    ids, places = model.config.ids, batch.positions[:, None, :]
+    seen = batch.mask & ~batch.is_block[:, None, :]
+
+    def last(token: int) -> Tensor:
+        return places.masked_fill(~(seen & (batch.ids == token)[:, None]), -1).amax(-1, keepdim=True)
+
+    def first(token: int, behind: Tensor) -> Tensor:
+        there = seen & (batch.ids == token)[:, None] & (places > behind)
+        return places.masked_fill(~there, int(places.max()) + 1).amin(-1, keepdim=True)
+
+    label, image = last(ids.ref_start), last(ids.image)
+    in_label = (places > label) & (places < first(ids.ref_end, label))
+    in_question = (places > image + 2) & (places < first(ids.end, image) - 1)
+    return seen & torch.where(label >= 0, in_label, in_question & (image >= 0))
+
+
 def _on(boxes: Tensor, cells: Tensor) -> Tensor:
     """Boxes `[n, 4]` and cells `[m, 4]` → which cells are on which box, `[n, m]`: a good part, or its middle."""
     boxes, cells = boxes[:, None], cells[None]
-    shared = (torch.minimum(boxes[..., 2:], cells[..., 2:]) - torch.maximum(boxes[..., :2], cells[..., :2])).clamp(
-        min=0
-    )
-    covered = shared.prod(-1) / (cells[..., 2:] - cells[..., :2]).prod(-1) >= _COVERED
+    shared = torch.minimum(boxes[..., 2:], cells[..., 2:]) - torch.maximum(boxes[..., :2], cells[..., :2])
+    covered = shared.clamp(min=0).prod(-1) >= _COVERED * (cells[..., 2:] - cells[..., :2]).prod(-1)
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     inside = ((cells[..., :2] <= middle) & (middle < cells[..., 2:])).all(-1)
     return covered | inside

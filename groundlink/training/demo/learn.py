@@ -30,12 +30,9 @@ SEED = 0
 QUESTIONS = 6  # about each scene
 
 CELL_BATCH, CELL_WARMUP = 8, 100
-MUON_RATE = 0.01
 
 SETTINGS = TrainSettings(
-    learning_rate=1e-3,
     learning_rate_floor=0.05,
-    muon_rate=MUON_RATE,
     warmup_steps=50,
     betas=(0.9, 0.98),
     rows=4,
@@ -83,9 +80,15 @@ class Phase:
     name: str
     most: int
     steps: int
+    rate: float
+    muon_rate: float
 
 
-PHASES = (Phase("one", 1, 400), Phase("few", 4, 1400), Phase("all", MOST, 4500))
+PHASES = (
+    Phase("one", 1, 400, 1e-3, 0.01),
+    Phase("few", 4, 1400, 7e-4, 0.007),
+    Phase("all", MOST, 4500, 7e-4, 0.007),
+)
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -169,7 +172,9 @@ def second_stage(
     """Train the model to answer questions about scenes, phase by phase; return its folder. Goes on where it was."""
     for phase, folder in zip(phases, phase_folders(out, phases), strict=True):
         save_as = "bfloat16" if phase is phases[-1] else "float32"
-        settings = replace(SETTINGS, steps=phase.steps, save_as=save_as)
+        settings = replace(
+            SETTINGS, steps=phase.steps, learning_rate=phase.rate, muon_rate=phase.muon_rate, save_as=save_as
+        )
         if not is_done(folder, phase.steps):
             _phase(start, folder, phase, settings, on_log, on_progress)
         start = folder

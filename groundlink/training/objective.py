@@ -59,9 +59,11 @@ class Objective(nn.Module):
             said.append(best)
         loss, best = torch.cat(losses), torch.cat(said)
         extra = loss.new_zeros(()) if self.extra is None else self.extra(images, batch).float()
-        weighted = loss.where(~in_block, self.settings.mtp_weight * loss).sum()
-
         ids = model.config.ids
+        weights = torch.where(in_block, self.settings.mtp_weight, 1.0)
+        weights = torch.where(labels == ids.none, self.settings.none_weight * weights, weights)
+        weighted = (weights * loss).sum()
+
         asked = is_coordinate(labels, ids)
         near = asked & is_coordinate(best, ids) & ((best - labels).abs() <= NEAR)
         plain = loss.detach() * ~in_block, ~in_block
@@ -70,7 +72,7 @@ class Objective(nn.Module):
         return weighted, extra, torch.stack([part.sum(dtype=torch.float32) for part in counted])
 
     def weight_of(self, batch: Batch) -> float:
-        """Return the weight of all labels of a batch."""
+        """Return the weight of all labels of a batch, `None` counted like the others."""
         labelled = batch.targets != IGNORE
         blocks = int((labelled & batch.is_block).sum())
         return int(labelled.sum()) - blocks + self.settings.mtp_weight * blocks

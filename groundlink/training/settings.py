@@ -36,6 +36,10 @@ class TrainSettings:
         max_tokens: tokens of a packed row, its blocks included; longer samples are left out and counted.
         accumulation: passes whose gradients make one step.
         mtp_weight: of the labels of blocks, beside 1 for those of plain tokens.
+        none_weight: of the label `None`, which says that nothing is there, beside 1 for others. Greedy decoding takes
+            it where it is likelier than the one best coordinate, however much all coordinates have together; with
+            `coordinate_spread` they share so widely that what is there is denied too often. A weight of about what the
+            best one has at most, 0.4 / `coordinate_spread`, makes up for that (an option of our own).
         precision: of the computation: `float32`, `bfloat16`, or `auto`: bfloat16 where the device is made for it.
             Weights in training are float32 always.
         save_as: type of the weights in checkpoints: `float32`, `bfloat16`, or `auto` for that of the model given.
@@ -67,6 +71,7 @@ class TrainSettings:
     max_tokens: int = 4096
     accumulation: int = 8
     mtp_weight: float = 1.0
+    none_weight: float = 1.0
     precision: str = "auto"
     save_as: str = "auto"
     recompute: bool = True
@@ -179,6 +184,7 @@ _NUMBERS = {
     "weight_decay": (0.0, 1.0),
     "clip": (0.0, 1e9),
     "mtp_weight": (0.0, 100.0),
+    "none_weight": (0.0, 100.0),
     "coordinate_spread": (0.0, 1000.0),
     "structure_smoothing": (0.0, 0.5),
 }

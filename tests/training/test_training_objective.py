@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from groundlink.backends.locateanything.weights import open_checkpoint
 from groundlink.training.forward import hidden_rows, image_rows
 from groundlink.training.objective import SUMS, Objective, SoftLabels
 from groundlink.training.packing import collate
+from groundlink.training.samples import Sample
 from groundlink.training.sequences import IGNORE, SampleEncoder
 from tests.training.squares import MODEL, Squares, settings
 
@@ -51,6 +53,22 @@ def test_the_loss_is_the_joint_mean_of_plain_and_block_labels(batch):
         everywhere = model.language_model.logits(hidden_rows(model, batch.ids, batch.positions, batch.mask, images))
     mean = F.cross_entropy(everywhere.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
     assert loss / Objective(CHECKPOINT.model, settings()).weight_of(batch) == pytest.approx(mean.item(), rel=1e-5)
+
+
+def test_what_is_not_there_can_weigh_less():
+    image = Image.new("RGB", (56, 56), "white")
+    absent = Sample((lambda: image,), (("<image-1>Where is it?", "<box>None</box>"),), "test")
+    batch = collate([[SampleEncoder(CHECKPOINT.tokenizer, CHECKPOINT.config).encode(absent)]])
+    assert (batch.targets == IDS.none).sum() == 2, "as a token and in a block"
+    with torch.no_grad():
+        model = CHECKPOINT.model
+        images = image_rows(model, batch.patches, batch.grids)
+        logits = model.language_model.logits(hidden_rows(model, batch.ids, batch.positions, batch.mask, images))
+    none = batch.targets == IDS.none
+    own = F.cross_entropy(logits[none], batch.targets[none], reduction="sum").item()
+    whole, _ = summed(batch)
+    light, _ = summed(batch, none_weight=0.1)
+    assert whole - light == pytest.approx(0.9 * own, rel=1e-4)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 2.0])

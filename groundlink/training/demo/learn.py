@@ -41,6 +41,7 @@ SETTINGS = TrainSettings(
     recompute=False,
     coordinate_spread=8.0,
     structure_smoothing=0.02,
+    none_weight=0.05,
     freeze=("vision", "connector"),  # half of the work, and what comes back to them from answers is noise
     save_as="float32",
     seed=SEED,
@@ -87,7 +88,7 @@ class Phase:
 PHASES = (
     Phase("one", 1, 400, 1e-3, 0.01),
     Phase("few", 4, 1400, 7e-4, 0.007),
-    Phase("all", MOST, 4500, 7e-4, 0.007),
+    Phase("all", MOST, 4000, 7e-4, 0.007),
 )
 
 Tell = Callable[[dict[str, Any]], None]

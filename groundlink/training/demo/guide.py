@@ -54,29 +54,35 @@ class Guide:
         """Return the loss of the pass that was made last, which was over this batch; the images are not asked."""
         boxes = boxes_of(batch, self._model)
         cells = cells_of_tokens(batch, self._model)
-        asked = ~boxes[..., 0].isnan()
-        on_cells = torch.zeros_like(batch.mask)
-        for b in range(len(asked)):
-            keys = ~cells[b, :, 0].isnan()
-            on_cells[b] = (asked[b, :, None] & keys) & _on(boxes[b].nan_to_num(-1), cells[b].nan_to_num(-2))
-        on_words = words_of(batch, self._model) & asked[..., None]
-        at_cells = self._looks("cells", AT_CELLS, batch, on_cells & batch.mask)
-        at_words = self._looks("words", AT_WORDS, batch, on_words & batch.mask)
-        return at_cells + at_words
+        asked = [(~row[:, 0].isnan()).nonzero()[:, 0] for row in boxes]
+        on_words = [words_of(batch, b, rows, self._model) for b, rows in enumerate(asked)]
+        on_cells = [batch.mask[b, rows] & _on(boxes[b, rows], cells[b]) for b, rows in enumerate(asked)]
+        return self._looks("cells", AT_CELLS, batch, asked, on_cells) + self._looks(
+            "words", AT_WORDS, batch, asked, on_words
+        )
 
-    def _looks(self, name: str, layer: int, batch: Batch, on: Tensor) -> Tensor:
-        """Return the loss of the heads of a layer that should look at keys `on` `[B, N, N]`; rows without are free."""
+    def _looks(self, name: str, layer: int, batch: Batch, asked: list[Tensor], on: list[Tensor]) -> Tensor:
+        """Return the loss of the heads of a layer.
+
+        Args:
+            name: `cells` or `words`.
+            layer: its number.
+            batch: B rows of N.
+            asked: the rows that should look somewhere, `[n]` for each of B.
+            on: the keys that they should look at, `[n, N]` for each of B; those without any are free.
+        """
         config = self._model.config.text
         q, k = (torch.unflatten(self._seen.pop(f"{n}{layer}").float(), -1, (-1, config.head_dim)) for n in "qk")
         cos, sin = rotary_table(batch.positions, config, q.dtype)
         q, k = (rotate_halves(x.transpose(1, 2), cos, sin) for x in (q, k))
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        shared = q.shape[1] // k.shape[1]
         losses, shares = [], []
-        for b, there in enumerate(on.any(-1)):
-            wanted = on[b, there]
+        for b, known in enumerate(on):
+            there = known.any(-1)
+            rows, wanted = asked[b][there], known[there]
             for head in HEADS:
-                logits = q[b, head, there] @ k[b, head].T * config.head_dim**-0.5
-                logs = logits.masked_fill(~batch.mask[b, there], -torch.inf).log_softmax(-1)
+                logits = q[b, head, rows] @ k[b, head // shared].T * config.head_dim**-0.5
+                logs = logits.masked_fill(~batch.mask[b, rows], -torch.inf).log_softmax(-1)
                 share = logs.masked_fill(~wanted, -torch.inf).logsumexp(-1)
                 each = logs.masked_fill(~wanted, 0).sum(-1) / wanted.sum(-1)
                 losses.append(-share if name == "cells" else -each - wanted.sum(-1).log())
@@ -119,20 +125,21 @@ def cells_of_tokens(batch: Batch, model: LocateAnything) -> Tensor:
     return cells
 
 
-def words_of(batch: Batch, model: LocateAnything) -> Tensor:
-    """Return which keys are the words of what a row is about, `[B, N, N]`: the label said last, else the question's.
+def words_of(batch: Batch, b: int, rows: Tensor, model: LocateAnything) -> Tensor:
+    """Return which keys are the words of what rows `[n]` of a packed row are about, `[n, N]`.
 
-    Of a question those are the words behind its first token, which is the same for all of a task, up to the full stop.
+    That is the label said last, else the question. Of a question it is the words behind its first token, which is the
+    same for all of a task, up to the full stop.
     """
-    ids, places = model.config.ids, batch.positions[:, None, :]
-    seen = batch.mask & ~batch.is_block[:, None, :]
+    ids, places, tokens = model.config.ids, batch.positions[b], batch.ids[b]
+    seen = batch.mask[b, rows] & ~batch.is_block[b]
 
     def last(token: int) -> Tensor:
-        return places.masked_fill(~(seen & (batch.ids == token)[:, None]), -1).amax(-1, keepdim=True)
+        return places.expand(seen.shape).masked_fill(~(seen & (tokens == token)), -1).amax(-1, keepdim=True)
 
     def first(token: int, behind: Tensor) -> Tensor:
-        there = seen & (batch.ids == token)[:, None] & (places > behind)
-        return places.masked_fill(~there, int(places.max()) + 1).amin(-1, keepdim=True)
+        there = seen & (tokens == token) & (places > behind)
+        return places.expand(seen.shape).masked_fill(~there, int(places.max()) + 1).amin(-1, keepdim=True)
 
     label, image = last(ids.ref_start), last(ids.image)
     in_label = (places > label) & (places < first(ids.ref_end, label))
@@ -141,7 +148,10 @@ def words_of(batch: Batch, model: LocateAnything) -> Tensor:
 
 
 def _on(boxes: Tensor, cells: Tensor) -> Tensor:
-    """Boxes `[n, 4]` and cells `[m, 4]` → which cells are on which box, `[n, m]`: a good part, or its middle."""
+    """Boxes `[n, 4]` and cells `[m, 4]` → which cells are on which box, `[n, m]`: a good part, or its middle.
+
+    What is NaN is on nothing.
+    """
     boxes, cells = boxes[:, None], cells[None]
     shared = torch.minimum(boxes[..., 2:], cells[..., 2:]) - torch.maximum(boxes[..., :2], cells[..., :2])
     covered = shared.clamp(min=0).prod(-1) >= _COVERED * (cells[..., 2:] - cells[..., :2]).prod(-1)

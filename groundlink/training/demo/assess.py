@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 
 from groundlink.backends.demo import DemoBackend
-from groundlink.backends.locateanything.settings import MODES
 from groundlink.calibration import Calibration
 from groundlink.evaluation.calibration import Reliability, fit
 from groundlink.evaluation.cases import ONE_TRUTH, Case
@@ -58,27 +61,31 @@ def assess(out: Path, scenes: int, on_progress: Progress = lambda doing, fractio
     for name in SHIPPED:
         shutil.copyfile(out / "model" / name, demo / name)
     (demo / "calibration.json").unlink(missing_ok=True)
-    held_out = list(scene_cases("held-out", count=scenes))
-
-    fitted_on = list(scene_cases("calibration", count=min(CALIBRATION_SCENES, 2 * scenes)))
-    raw = _ask(demo, fitted_on, on_progress, "calibrating", calibrated=False)
-    unseen = _ask(demo, held_out, on_progress, "hybrid", calibrated=False)
+    # The longest first; all raw, since the calibration is made of them.
+    jobs: dict[str, tuple[str, int, str]] = {
+        "slow": ("held-out", scenes, "slow"),
+        "calibration": ("calibration", min(CALIBRATION_SCENES, 2 * scenes), "hybrid"),
+        **{mode: ("held-out", scenes, mode) for mode in ("hybrid", "fast")},
+        _NEW: ("new-combinations", scenes, "hybrid"),
+    }
+    answers: dict[str, list[Prediction]] = {}
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        asked = {name: pool.submit(_ask, demo, *job) for name, job in jobs.items()}
+        for number, name in enumerate(asked):
+            on_progress(f"asking: {name}", number / len(asked))
+            answers[name] = asked[name].result()
+    held_out, unseen = list(scene_cases("held-out", count=scenes)), answers["hybrid"]
+    fitted_on = list(scene_cases("calibration", count=jobs["calibration"][1]))
     calibration = fit(
-        evidence(fitted_on, raw),
+        evidence(fitted_on, answers["calibration"]),
         f"{len(fitted_on)} questions about the first scenes of the split calibration, mode hybrid",
         held_out=evidence(held_out, unseen),
     )
     text = json.dumps(calibration.to_json(), indent=2) + "\n"
     (demo / "calibration.json").write_text(text, encoding="utf-8")
 
-    answers = {"hybrid": unseen}
-    for mode in MODES:
-        if mode not in answers:
-            answers[mode] = _ask(demo, held_out, on_progress, mode, mode=mode)
-    reports = {mode: score(held_out, said, {"mode": mode}, calibration) for mode, said in answers.items()}
-    new = list(scene_cases("new-combinations", count=scenes))
-    answers[_NEW] = _ask(demo, new, on_progress, _NEW)
-    reports[_NEW] = score(new, answers[_NEW])
+    reports = {mode: score(held_out, answers[mode], {"mode": mode}, calibration) for mode in ("hybrid", "fast", "slow")}
+    reports[_NEW] = score(list(scene_cases("new-combinations", count=scenes)), answers[_NEW])
 
     logs = [
         [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -103,14 +110,13 @@ def assess(out: Path, scenes: int, on_progress: Progress = lambda doing, fractio
     return demo
 
 
-def _ask(folder: Path, cases: list[Case], on_progress: Progress, doing: str, **settings: Any) -> list[Prediction]:
-    """Ask all cases; what the report looks like does not matter here."""
-    answers: list[Prediction] = []
-    with Locator(DemoBackend(model=folder, device="cpu", **settings)) as locator:
-        for number, case in enumerate(cases):
-            on_progress(doing, number / len(cases))
-            answers.append(Prediction(case.name, locator.locate(_image(case), case.query)))
-    return answers
+def _ask(folder: Path, split: str, scenes: int, mode: str) -> list[Prediction]:
+    """Ask all about the first scenes of a split, in a process of its own; what the report looks like is not asked."""
+    torch.set_num_threads(1)
+    with Locator(DemoBackend(model=folder, device="cpu", mode=mode, calibrated=False)) as locator:
+        return [
+            Prediction(case.name, locator.locate(_image(case), case.query)) for case in scene_cases(split, count=scenes)
+        ]
 
 
 def _image(case: Case) -> Image.Image:

@@ -75,7 +75,8 @@ CELL_PARTS = (
 class Phase:
     """A part of the second stage: steps over scenes of at most so many things.
 
-    With one thing the model learns to say where something is at all; with a few, to look for what is asked.
+    With one thing the model learns to say where something is at all; with a few, to look for what is asked. Scenes of
+    one phase are not those of another.
     """
 
     name: str
@@ -88,7 +89,8 @@ class Phase:
 PHASES = (
     Phase("one", 1, 400, 1e-3, 0.01),
     Phase("few", 4, 1400, 7e-4, 0.007),
-    Phase("all", MOST, 4000, 7e-4, 0.007),
+    Phase("all", MOST, 2600, 7e-4, 0.007),
+    Phase("last", MOST, 700, 2.5e-4, 0.0025),
 )
 
 Tell = Callable[[dict[str, Any]], None]
@@ -171,13 +173,14 @@ def second_stage(
     on_progress: Callable[[str, float], None] = lambda doing, fraction: None,
 ) -> Path:
     """Train the model to answer questions about scenes, phase by phase; return its folder. Goes on where it was."""
-    for phase, folder in zip(phases, phase_folders(out, phases), strict=True):
+    for number, (phase, folder) in enumerate(zip(phases, phase_folders(out, phases), strict=True)):
         save_as = "bfloat16" if phase is phases[-1] else "float32"
         settings = replace(
             SETTINGS, steps=phase.steps, learning_rate=phase.rate, muon_rate=phase.muon_rate, save_as=save_as
         )
         if not is_done(folder, phase.steps):
-            _phase(start, folder, phase, settings, on_log, on_progress)
+            stream = Stream({"scenes": (Scenes("train", QUESTIONS, SEED + number, phase.most), 1.0)}, seed=SEED)
+            _phase(start, folder, phase.name, stream, settings, on_log, on_progress)
         start = folder
     return start
 
@@ -198,17 +201,17 @@ def is_done(folder: Path, steps: int) -> bool:
 def _phase(
     start: Path,
     folder: Path,
-    phase: Phase,
+    name: str,
+    stream: Stream,
     settings: TrainSettings,
     on_log: Tell,
     on_progress: Callable[[str, float], None],
 ) -> None:
-    stream = Stream({"scenes": (Scenes("train", QUESTIONS, SEED, phase.most), 1.0)}, seed=SEED)
     opened = open_checkpoint(start, torch.device("cpu"), torch.float32)
     torch.manual_seed(SEED)
     guide = Guide(opened.model)
 
     def log(figures: dict[str, Any]) -> None:
-        on_log({"phase": phase.name, **figures, **guide.figures})
+        on_log({"phase": name, **figures, **guide.figures})
 
     train(opened, stream, folder, settings, extra_loss=guide, on_log=log, on_progress=on_progress)

@@ -13,8 +13,8 @@ import pytest
 import groundlink
 from tests.conftest import ROOT
 
-SCENE = {"phrase": "PHRASE", "box": (0, 0, 1, 1), "absent": "ABSENT"}
-"""What is on `examples/scene.png`, the scene NUMBER of the split held-out, and what is not."""
+SCENE = {"phrase": "button Stop", "box": (15, 109, 73, 134), "absent": "the blue triangle"}
+"""What is on `examples/scene.png`, the scene 1011 of the split held-out, and what is not."""
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ SHIPPED = (
     "preprocessor_config.json",
 )
 
+_Row = TypeVar("_Row", bound=Result)
 Progress = Callable[[str, float], None]
 
 
@@ -132,8 +133,8 @@ def _shapes(path: Path) -> list[tuple[int, ...]]:
 
 def figures_of(report: Report, answers: Sequence[Prediction]) -> dict[str, float | int | None]:
     """Return the figures that the model is measured by, over all groups; steps are those of an answer."""
-    single, several = report.single.get(EVERYTHING), report.several.get(EVERYTHING)
-    points, absent = report.points.get(EVERYTHING), report.rejections.get(EVERYTHING)
+    single, several = _whole(report.single), _whole(report.several)
+    points, absent = _whole(report.points), _whole(report.rejections)
     steps = [answer.answer.timings_ms["steps"] for answer in answers if answer.answer is not None]
     return {
         "questions": report.n,
@@ -147,6 +148,11 @@ def figures_of(report: Report, answers: Sequence[Prediction]) -> dict[str, float
         "wrongly_rejected": None if absent is None else absent.wrongly_rejected,
         "steps": sum(steps) / len(steps) if steps else None,
     }
+
+
+def _whole(rows: dict[str, _Row]) -> _Row | None:
+    """Return the row over all groups; a single group has none of its own."""
+    return next(iter(rows.values())) if len(rows) == 1 else rows.get(EVERYTHING)
 
 
 _TITLES = {
@@ -210,6 +216,8 @@ What only serves training, the heads that read cells and the guide, is not in th
 
 ![Loss and the share of coordinates within 1 % while training](curve.png)
 
+The second stage; the jumps are where scenes get fuller.
+
 ## Figures
 
 On {scenes} scenes of the split `held-out`, whose seeds no training meets, greedy decoding, float32 on a CPU; the last
@@ -267,7 +275,7 @@ def _is_right(case: Case, answer: Prediction) -> bool:
 
 def _sheet(pairs: Sequence[tuple[Case, Prediction]], path: Path) -> None:
     """Draw questions in rows of four, each under its words."""
-    wide, tall, columns = 300, 318, 4
+    wide, tall, columns = 300, 264, 4
     sheet = Image.new("RGB", (wide * columns, tall * max(1, math.ceil(len(pairs) / columns))), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (case, answer) in enumerate(pairs):

@@ -41,7 +41,7 @@ SETTINGS = TrainSettings(
     recompute=False,
     coordinate_spread=8.0,
     structure_smoothing=0.02,
-    none_weight=0.05,
+    none_weight=0.1,
     freeze=("vision", "connector"),  # half of the work, and what comes back to them from answers is noise
     save_as="float32",
     seed=SEED,
@@ -90,7 +90,7 @@ PHASES = (
     Phase("one", 1, 400, 1e-3, 0.01),
     Phase("few", 4, 1400, 7e-4, 0.007),
     Phase("all", MOST, 2600, 7e-4, 0.007),
-    Phase("last", MOST, 700, 2.5e-4, 0.0025),
+    Phase("last", MOST, 1000, 2.5e-4, 0.0025),
 )
 
 Tell = Callable[[dict[str, Any]], None]

@@ -110,7 +110,7 @@ def test_the_command_line_finds_it(scene, tmp_path, command):
     )
     assert done.returncode == 0, done.stderr
     answer = groundlink.Detections.from_json(json.loads(done.stdout))
-    assert answer.backend.name == "demo"
+    assert answer.backend == "demo"
     assert Image.open(tmp_path / "d.png").size == Image.open(scene).size
     absent = command("locate", str(scene), SCENE["absent"], "--task", "ground_one", "--backend", "demo")
     assert absent.returncode == 1

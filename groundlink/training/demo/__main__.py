@@ -1,6 +1,6 @@
 """Make the demo model from nothing: `python -m groundlink.training.demo OUT`.
 
-Takes about two hours on two idle cores with AMX. Broken off, the same command goes on where it was. What is shipped
+Takes two to three hours on two idle cores with AMX. Broken off, the same command goes on where it was. What is shipped
 lies in OUT/demo in the end; with --install it is put in the place of the weights of this package.
 """
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m groundlink.training.demo", description=__doc__)
     parser.add_argument("out", type=Path, help="the folder for everything")
     parser.add_argument("--share", type=float, default=1.0, help="of all steps that are taken")
-    parser.add_argument("--scenes", type=int, default=300, help="held-out scenes to measure on")
+    parser.add_argument("--scenes", type=int, default=500, help="held-out scenes to measure on")
     parser.add_argument("--install", action="store_true", help="put the result in the place of the package's weights")
     given = parser.parse_args()
     started = time.monotonic()

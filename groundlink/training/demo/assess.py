@@ -226,8 +226,8 @@ to {largest} pixels a side; larger ones are made smaller first, so a screenshot 
 1. The vision tower learns what lies on each cell (`cells.py`): {cell_steps} steps of 8 scenes.
 2. The language model learns to answer while the tower stays as it is: {steps} steps, {samples} scenes with up to six
    questions each, first about one thing, then about a few, then about all; NTP and MTP as in the published training,
-   labels of coordinates spread by {spread:g} thousandths. Two heads of its third layer are also told which cells to
-   look at while a box is said (`guide.py`).
+   labels of coordinates spread by {spread:g} thousandths. Two heads of its second layer are also told at which words
+   to look while a box is said, two of its third at which cells (`guide.py`).
 
 Muon for the matrices of layers and AdamW for the rest, cosine schedules, bfloat16 passes; `learn.py` has all settings.
 What only serves training, the heads that read cells and the guide, is not in these weights.

@@ -47,7 +47,8 @@ def test_what_is_shipped_is_small_and_whole():
     card = (WEIGHTS / "MODEL_CARD.md").read_text()
     for picture in ("curve.png", "answers.png", "failures.png", "reliability.png"):
         assert picture in card
-        Image.open(WEIGHTS / picture).verify()
+        with Image.open(WEIGHTS / picture) as shown:
+            shown.verify()
 
 
 def test_hybrid_takes_the_steps_of_fast_and_says_what_slow_says(asked):
@@ -111,7 +112,8 @@ def test_the_command_line_finds_it(scene, tmp_path, command):
     assert done.returncode == 0, done.stderr
     answer = groundlink.Detections.from_json(json.loads(done.stdout))
     assert answer.backend == "demo"
-    assert Image.open(tmp_path / "d.png").size == Image.open(scene).size
+    with Image.open(tmp_path / "d.png") as drawn, Image.open(scene) as shown:
+        assert drawn.size == shown.size
     absent = command("locate", str(scene), SCENE["absent"], "--task", "ground_one", "--backend", "demo")
     assert absent.returncode == 1
 

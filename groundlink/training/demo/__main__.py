@@ -1,7 +1,8 @@
 """Make the demo model from nothing: `python -m groundlink.training.demo OUT`.
 
-Takes two to three hours on two idle cores with AMX. Broken off, the same command goes on where it was. What is shipped
-lies in OUT/demo in the end; with --install it is put in the place of the weights of this package.
+Takes two to three hours on two idle cores with AMX. Broken off in the second stage, the same command goes on where it
+was; the first stage, about 45 minutes of it, begins anew. What is shipped lies in OUT/demo in the end; with --install
+it is put in the place of the weights of this package.
 """
 
 from __future__ import annotations

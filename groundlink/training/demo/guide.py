@@ -1,7 +1,7 @@
 """Where the language model should look while it says a box: at the words of what is asked, then at the cells of it.
 
 The loss of a box tells little of where to look for as long as the box is not found; that is slow to learn with
-thousands of steps, and with as few as here it is not learned at all. So some heads of two layers are told. Nothing of
+thousands of steps, and hardly learned with as few as here. So some heads of two layers are told. Nothing of
 this is left in the model but where they look.
 """
 

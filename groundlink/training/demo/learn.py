@@ -130,7 +130,7 @@ def first_stage(out: Path, parts: Sequence[CellPart] = CELL_PARTS, on_log: Tell 
 def _learn_cells(model: LocateAnything, cells: CellLoss, part: CellPart, before: int, on_log: Tell) -> None:
     """Take the steps of a part of the first stage, of which so many were taken before."""
     device = _device()
-    matrices = [p for part in (model.vision_model.encoder, model.mlp1) for p in part.parameters() if p.ndim == 2]
+    matrices = [p for module in (model.vision_model.encoder, model.mlp1) for p in module.parameters() if p.ndim == 2]
     words = [model.language_model.model.embed_tokens.weight, output_matrix(model)]
     trained = [*model.vision_model.parameters(), *model.mlp1.parameters(), *words, *cells.parameters()]
     others = [p for p in trained if not any(p is one for one in matrices)]

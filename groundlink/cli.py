@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from groundlink.evaluation.run import Report as Evaluation
     from groundlink.locator import Locator
 
+COMMANDS = "groundlink.commands"
+"""Entry points: groups of commands that other rooms add, each a `typer.Typer`."""
 SOURCES = "groundlink.sources"
 """Entry points: a word that stands for a picture, such as `screen`, and the function that takes it."""
 _LISTS = {"detect", "layout"}
@@ -59,6 +61,8 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     try:
+        for command in entry_points(group=COMMANDS):
+            app.add_typer(command.load(), name=command.name)
         app()
     except GroundlinkError as error:
         _complain(error)
@@ -166,11 +170,11 @@ def locate(
     if takes_words and len(what) < 2:
         raise BadQuery(f'only {what[0]!r} is given; say which picture and what to look for: shot.png "the Save button"')
     images, words = (what[:-1], what[-1]) if takes_words else (what, "")
-    words = _text(words)
+    words = as_text(words)
     # `os.path` and not `Path`: a long phrase is no file name, and asking is no error.
     if takes_words and os.path.isfile(words) and not any(map(os.path.exists, images)):  # noqa: PTH113
         raise BadQuery(f"the query comes last: groundlink locate {words!r} {images[0]!r}")
-    settings = dict(_setting(text) for text in setting or [])
+    settings = dict(parse_setting(text) for text in setting or [])
     if model is not None:
         settings["model"] = model
     if verbose:
@@ -182,7 +186,7 @@ def locate(
     import groundlink
 
     codes = []
-    with _Progress() as progress:
+    with Progress() as progress:
         progress.show(f"loading {backend or 'the backend'}", 0.0)
         with groundlink.load(backend, on_progress=progress.show, **settings) as locator:
             for number, (name, picture) in enumerate(pictures):
@@ -205,7 +209,7 @@ def _one(
     target: Path | None,
     as_json: bool,
     verbose: bool,
-    progress: _Progress,
+    progress: Progress,
 ) -> int:
     """Answer for one picture, print and draw it; return its exit code."""
     from dataclasses import replace
@@ -224,12 +228,12 @@ def _one(
     except GroundlinkError as error:
         progress.clear()
         if as_json:
-            _print_json({"schema": "groundlink/1", "source": printable(name), "error": error.to_json()})
+            print_json({"schema": "groundlink/1", "source": printable(name), "error": error.to_json()})
         _complain(error)
         return error.code.exit_code
     progress.clear()
     if as_json:
-        _print_json(answer.to_json())
+        print_json(answer.to_json())
     else:
         _print_table(answer, target)
     if verbose:
@@ -252,7 +256,7 @@ def _query(task: str | None, words: str, example: Path | None) -> Query | str:
     return Query(task, phrases)  # type: ignore[arg-type]
 
 
-def _text(argument: str) -> str:
+def as_text(argument: str) -> str:
     """Return an argument as text also where the terminal's encoding made Python take it for bytes."""
     try:
         return os.fsencode(argument).decode("utf-8")
@@ -260,7 +264,8 @@ def _text(argument: str) -> str:
         return argument
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Return name and value of a setting, NAME=VALUE; the value is JSON where it can be, else text."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise BadQuery(f"a setting is NAME=VALUE, not {text!r:.80}")
@@ -344,7 +349,8 @@ def _print_figures(answer: Detections) -> None:
         print(f"  {name}: {value:.1f}", file=sys.stderr)
 
 
-def _print_json(data: dict[str, Any]) -> None:
+def print_json(data: dict[str, Any]) -> None:
+    """Print one line of JSON, at once."""
     print(json.dumps(data, ensure_ascii=False), flush=True)
 
 
@@ -355,7 +361,7 @@ def _print_table(answer: Detections, target: Path | None) -> None:
 
     from groundlink.image import printable
 
-    console = _console()
+    console = make_console()
     color = {"found": "green", "not_found": "red", "ambiguous": "yellow"}[answer.status]
     head = Text.assemble(
         (answer.source or "", "bold"), f" {answer.size[0]}×{answer.size[1]}  ", (answer.status.replace("_", " "), color)
@@ -388,7 +394,8 @@ def _print_table(answer: Detections, target: Path | None) -> None:
     console.print(Text(f"  {answer.backend}, {seconds:.1f} s{drawn}", "dim"), soft_wrap=True)
 
 
-def _console(stderr: bool = False) -> Console:
+def make_console(stderr: bool = False) -> Console:
+    """Return a console of standard output or standard error."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -400,7 +407,7 @@ def _complain(error: GroundlinkError) -> None:
     print(f"error: {error}", file=sys.stderr)
 
 
-class _Progress:
+class Progress:
     """What is being done and how far, on standard error while it lasts; nothing where that is no terminal."""
 
     def __init__(self) -> None:
@@ -410,16 +417,18 @@ class _Progress:
         self._lock = threading.Lock()
         self._visible = sys.stderr.isatty()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.clear()
 
     def title(self, title: str) -> None:
+        """Set what stands before what is being done."""
         self._title = title
 
     def show(self, doing: str, fraction: float) -> None:
+        """Show what is being done, and how much of it is done, in 0…1."""
         if not self._visible:
             return
         with self._lock:
@@ -431,7 +440,7 @@ class _Progress:
                     TextColumn("{task.description}"),
                     BarColumn(),
                     TimeElapsedColumn(),
-                    console=_console(stderr=True),
+                    console=make_console(stderr=True),
                     transient=True,
                 )
                 self._task = self._bar.add_task("", total=1.0)
@@ -439,6 +448,7 @@ class _Progress:
             self._bar.update(self._task, description=self._title + doing, completed=fraction)
 
     def clear(self) -> None:
+        """Take the bar off the terminal."""
         with self._lock:
             if self._bar is not None:
                 self._bar.stop()
@@ -500,10 +510,10 @@ def evaluate(
     from groundlink.evaluation.run import evaluate as ask_all
     from groundlink.image import printable
 
-    settings = dict(_setting(text) for text in setting or [])
+    settings = dict(parse_setting(text) for text in setting or [])
     if model is not None:
         settings["model"] = model
-    with _Progress() as progress:
+    with Progress() as progress:
         progress.show("reading the questions", 0.0)
         cases = read_cases(file, task.value if task else None, limit, seed)
 
@@ -521,7 +531,7 @@ def evaluate(
                 on_progress=lambda done, total: progress.show(f"{done}/{total} questions", done / total),
             )
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         _print_evaluation(report, out)
 
@@ -533,7 +543,7 @@ def _print_evaluation(report: Evaluation, out: Path | None) -> None:
 
     from groundlink.image import printable
 
-    console = _console()
+    console = make_console()
     for title, rows in report.tables().items():
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
         table.add_column("")
@@ -578,13 +588,13 @@ def doctor(
     """
     from groundlink.doctor import examine
 
-    settings = dict(_setting(text) for text in setting or [])
+    settings = dict(parse_setting(text) for text in setting or [])
     if model is not None:
         settings["model"] = model
-    with _Progress() as progress:
+    with Progress() as progress:
         report = examine(progress.show, backend, settings)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         _print_report(report)
     raise typer.Exit(report.exit_code)
@@ -647,16 +657,16 @@ def train(
         except TypeError as error:
             raise BadData(f"{printable(str(recipe))}: scenes are described by other words ({error})") from error
 
-    given = dict(_setting(text) for text in setting or [])
+    given = dict(parse_setting(text) for text in setting or [])
     settings = TrainSettings.of({**recipe_settings(recipe), **given})
-    with _Progress() as progress:
+    with Progress() as progress:
         progress.show("reading the data", 0.0)
         stream = Stream(read_recipe(recipe, scenes=scenes, seed=settings.seed), seed=settings.seed)
 
         def tell(figures: dict[str, Any]) -> None:
             progress.clear()
             if as_json:
-                _print_json(figures)
+                print_json(figures)
             else:
                 print(_in_words(figures, settings.steps), flush=True)
 
@@ -676,7 +686,7 @@ def train(
             print(stopped if stopped.args else "interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
     if as_json:
-        _print_json({"schema": "groundlink/1", "model": str(done.folder), "steps": done.steps})
+        print_json({"schema": "groundlink/1", "model": str(done.folder), "steps": done.steps})
     else:
         print(f"{done.steps} steps; the model is in {printable(str(done.folder))}")
 
@@ -703,7 +713,7 @@ def _print_report(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = _console()
+    console = make_console()
     console.print(
         Text.assemble((f"groundlink {__version__}", "bold"), f" on Python {report.python}, {report.platform}")
     )
@@ -743,7 +753,7 @@ def _print_memory(memory: MemoryReport) -> None:
     def gigabytes(size: int | None) -> str:
         return "unknown" if size is None else f"{size / 1e9:.1f} GB"
 
-    console = _console()
+    console = make_console()
     head = f"{printable(memory.model)} in {memory.dtype} on {memory.device}"
     console.print(Text.assemble("\n", (head, "bold")), soft_wrap=True)
     console.print(

@@ -6,7 +6,9 @@ to the caller as a plain `GroundlinkError`, with the original as its cause.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,31 @@ class ActionDenied(GroundlinkError):
 
 
 class ActionHadNoEffect(GroundlinkError):
-    """The action was carried out and nothing changed."""
+    """The action was carried out and nothing changed; `result` has the pictures before and after."""
+
+    def __init__(self, message: str = "", result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
-class TargetNotFound(GroundlinkError):
-    """What should be acted upon is not there."""
+class _Unsettled(Exception):
+    """What errors about a target have in common.
+
+    `candidates` are what comes into question, in reading order, and `picture` shows them numbered from 1 (a PIL
+    image, None where there is none).
+    """
+
+    def __init__(self, message: str = "", candidates: Sequence[Any] = (), picture: Any = None) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+        self.picture = picture
 
 
-class TargetAmbiguous(GroundlinkError):
+class TargetNotFound(_Unsettled, GroundlinkError):
+    """What should be acted upon is not there; the message names what comes closest."""
+
+
+class TargetAmbiguous(_Unsettled, GroundlinkError):
     """What should be acted upon is there more than once."""
 
 

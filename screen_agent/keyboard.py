@@ -144,7 +144,7 @@ def key_name(name: str) -> str:
         return name
     low = name if name in ALIASES else name.strip().lower()
     low = ALIASES.get(low, low)
-    if low in KEYS or len(low) == 1 and low.isprintable():
+    if low in KEYS or (len(low) == 1 and low.isprintable()):
         return low
     near = difflib.get_close_matches(low, [*KEYS, *ALIASES], n=3, cutoff=0.5) or ["enter", "tab", "escape", "f1"]
     raise BadQuery(f"there is no key {name!r}; near ones: {', '.join(near)}; or give one character, such as 'a'")
@@ -158,7 +158,7 @@ def typeable(text: str) -> bool:
         BackendUnavailable: xcffib is not installed.
     """
     if not supported():
-        return all(character in "\n\t" or " " <= character <= "~" and character != "<" for character in text)
+        return all(character in "\n\t" or (" " <= character <= "~" and character != "<") for character in text)
     return _link.ask(lambda server: _Layout.read(server).types(text))
 
 
@@ -340,7 +340,7 @@ def _modifiers(server: Server) -> list[set[int]]:
 
 def _ready(server: Server) -> _Layout:
     """The layout, once no modifier is down but those held by this process, and Caps Lock aside."""
-    if not server.core.QueryExtension(len("XTEST"), "XTEST").reply().present:
+    if not server.has("XTEST"):
         raise NoDisplay("this X server takes no keys from programs (it lacks XTEST)")
     modifiers = _modifiers(server)
     end = time.monotonic() + PATIENCE

@@ -33,8 +33,12 @@ WINDOWS_NOTCH = 120
 
 _lock = threading.RLock()
 _link = Link()
-_display: str | None = None
-"""The $DISPLAY that pyautogui is bound to, None before its import and after it lost its connection."""
+
+
+class _Bound:
+    """The $DISPLAY that pyautogui is bound to, None before its import and after it lost its connection."""
+
+    display: str | None = None
 
 
 def pyautogui() -> Any:
@@ -44,10 +48,9 @@ def pyautogui() -> Any:
         BackendUnavailable: it, or the tkinter that it needs, is not installed.
         NoDisplay: there is no screen.
     """
-    global _display
     with _lock:
         display = os.environ.get("DISPLAY", "") if supported() else ""
-        if _display == display and "pyautogui" in sys.modules:
+        if _Bound.display == display and "pyautogui" in sys.modules:
             return sys.modules["pyautogui"]
         if supported():
             # For the words of the error: what pyautogui says without a screen helps nobody.
@@ -70,7 +73,7 @@ def pyautogui() -> Any:
         gui.MINIMUM_DURATION = gui.MINIMUM_SLEEP = 0
         gui.DARWIN_CATCH_UP_TIME = 0.01
         gui.FAILSAFE = True
-        _display = display
+        _Bound.display = display
         return gui
 
 
@@ -94,7 +97,7 @@ def _bind() -> Any:
 
 @contextlib.contextmanager
 def _quiet_connection() -> Iterator[None]:
-    """What pyautogui needs as it connects: a file with X11's cookies, be it empty; its warnings are not ours to show."""
+    """What pyautogui needs as it connects: a file with X11's cookies, be it empty. Its warnings are not ours to show."""
     before = os.environ.get("XAUTHORITY")
     given = Path(before) if before else Path.home() / ".Xauthority"
     with contextlib.ExitStack() as stack:
@@ -197,13 +200,13 @@ class Pointer:
         steps = max(10, math.ceil(seconds * STEPS_PER_SECOND))
         for step in range(1, steps):
             place = (x1 + (x2 - x1) * step // steps, y1 + (y2 - y1) * step // steps)
-            self._do(lambda gui, place=place: self._drag(gui, *place))
+            self._drag(*place)
             time.sleep(seconds / steps)
-        self._do(lambda gui: self._drag(gui, x2, y2))
+        self._drag(x2, y2)
         self.move(x2, y2)
 
-    def _drag(self, gui: Any, x: int, y: int) -> None:
-        gui.dragTo(x, y, button=self._button, mouseDownUp=False)
+    def _drag(self, x: int, y: int) -> None:
+        self._do(lambda gui: gui.dragTo(x, y, button=self._button, mouseDownUp=False))
 
     def scroll(self, clicks_down: int, clicks_right: int = 0) -> None:
         """Turn the wheel by notches; negative is up, and left.
@@ -261,8 +264,7 @@ class Pointer:
         return place
 
     def _do(self, action: Callable[[Any], T]) -> T:
-        global _display
-        gui = pyautogui()
+            gui = pyautogui()
         with _lock:
             try:
                 # The screen's size may have changed since.
@@ -275,7 +277,7 @@ class Pointer:
             except (GroundlinkError, TypeError):
                 raise
             except Exception as error:
-                _display = None
+                _Bound.display = None
                 raise NoDisplay(
                     f"the pointer cannot be reached ({error}); check that the screen of "
                     f"DISPLAY={os.environ.get('DISPLAY', '')} is still there"

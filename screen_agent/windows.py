@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, replace
+from typing import Any
 
 from groundlink.detections import Box
 from groundlink.errors import BadQuery, NoDisplay, TargetAmbiguous, TargetNotFound
@@ -26,7 +27,7 @@ class Window:
         id: its number in X11.
         title: what stands in its frame; "" where it has none. That of its owner for a popup without one.
         box: its contents without the frame, in desktop pixels; it may reach outside of the screen.
-        pid: the process that says it made it, None where none says so.
+        pid: the process that it says it belongs to, else the one that the X server knows; None where neither does.
         owner: id of the client window it belongs to: its own for an ordinary window, that of the program's window
             for a menu, list or tooltip, 0 where that is unknown.
     """
@@ -163,6 +164,7 @@ def _facts(server: Server, ids: list[int]) -> list[_Facts | None]:
     screen = core.GetGeometry(root)
     asked = [
         (
+            _ask_process(server, id),
             core.GetWindowAttributes(id),
             core.GetGeometry(id),
             core.TranslateCoordinates(id, root, 0, 0),
@@ -188,23 +190,24 @@ def _facts(server: Server, ids: list[int]) -> list[_Facts | None]:
         "_NET_WM_STATE_HIDDEN", "_NET_WM_WINDOW_TYPE_DESKTOP", "_NET_WM_WINDOW_TYPE_TOOLTIP"
     )
     facts: list[_Facts | None] = []
-    for id, (attributes, geometry, place, name, old_name, *properties) in zip(ids, asked, strict=True):
-        attributes, geometry, place = server.reply(attributes), server.reply(geometry), server.reply(place)
+    for id, (process, attributes, geometry, origin, name, old_name, *properties) in zip(ids, asked, strict=True):
+        how, size, place = server.reply(attributes), server.reply(geometry), server.reply(origin)
         title = _title(server, server.words(name), server.words(old_name))
         pid, state, workspaces, kinds, transient, extents = (server.numbers(cookie) for cookie in properties)
-        if attributes is None or geometry is None or place is None:
+        said = server.reply(process) if process is not None else None
+        if how is None or size is None or place is None:
             facts.append(None)
             continue
         x1, y1 = place.dst_x, place.dst_y
-        x2, y2 = x1 + geometry.width, y1 + geometry.height
+        x2, y2 = x1 + size.width, y1 + size.height
         if len(extents) == 4 and extents[0] + extents[1] < x2 - x1 and extents[2] + extents[3] < y2 - y1:
             # A shadow that the program draws itself is no part of the window to its user.
             x1, x2, y1, y2 = x1 + extents[0], x2 - extents[1], y1 + extents[2], y2 - extents[3]
         shown = (
-            attributes.map_state == VIEWABLE
+            how.map_state == VIEWABLE
             and hidden not in state
             and (not here or not workspaces or workspaces[0] in (here[0], ALL_WORKSPACES))
-            and geometry.width * geometry.height > 1
+            and size.width * size.height > 1
             and x1 < screen.width
             and y1 < screen.height
             and x2 > 0
@@ -216,17 +219,29 @@ def _facts(server: Server, ids: list[int]) -> list[_Facts | None]:
                     id=id,
                     title=title,
                     box=(float(x1), float(y1), float(x2), float(y2)),
-                    pid=pid[0] if pid else None,
+                    pid=pid[0] if pid else _process(said),
                     owner=id,
                 ),
                 shown=shown,
-                popup=bool(attributes.override_redirect),
-                input_only=getattr(attributes, "_class", 1) == INPUT_ONLY,
+                popup=bool(how.override_redirect),
+                input_only=how._class == INPUT_ONLY,
                 kind="desktop" if desktop in kinds else "tooltip" if tooltip in kinds else "",
                 transient_for=transient[0] if transient else 0,
             )
         )
     return facts
+
+
+def _ask_process(server: Server, id: int) -> Any:
+    """Ask the server which process a window's connection comes from; not every toolkit says so itself."""
+    if not server.has("X-Resource"):
+        return None
+    spec = server.res.ClientIdSpec.synthetic(id, server.res.ClientIdMask.LocalClientPID)
+    return server.connection(server.res.key).QueryClientIds(1, [spec])
+
+
+def _process(said: Any) -> int | None:
+    return next((int(value.value[0]) for value in said.ids if len(value.value)), None) if said is not None else None
 
 
 def _title(server: Server, name: tuple[bytes, int], old_name: tuple[bytes, int]) -> str:
@@ -263,7 +278,7 @@ def _clients(server: Server) -> list[int]:
     found = []
     for top, cookie in zip(tops, attributes, strict=True):
         facts = server.reply(cookie)
-        if facts is None or facts.map_state != VIEWABLE or getattr(facts, "_class", 1) == INPUT_ONLY:
+        if facts is None or facts.map_state != VIEWABLE or facts._class == INPUT_ONLY:
             continue
         client = _held(server, top, None)
         if client or not facts.override_redirect:
@@ -423,9 +438,9 @@ def _tooltips(server: Server) -> list[Box]:
 
 
 def _is_xwayland(server: Server) -> bool:
-    if server.core.QueryExtension(len("XWAYLAND"), "XWAYLAND").reply().present:
+    if server.has("XWAYLAND"):
         return True
-    if not server.core.QueryExtension(len("RANDR"), "RANDR").reply().present:
+    if not server.has("RANDR"):
         return False
     randr = server.connection(server.randr.key)
     resources = server.reply(randr.GetScreenResourcesCurrent(server.root))

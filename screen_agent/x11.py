@@ -57,10 +57,9 @@ class Server:
             self.proto: Any = importlib.import_module("xcffib.xproto")
             self.xtest: Any = importlib.import_module("xcffib.xtest")
             self.randr: Any = importlib.import_module("xcffib.randr")
+            self.res: Any = importlib.import_module("xcffib.res")
         except ImportError as error:
-            raise BackendUnavailable(
-                "acting on the screen needs xcffib: pip install 'groundlink[screen]'"
-            ) from error
+            raise BackendUnavailable("acting on the screen needs xcffib: pip install 'groundlink[screen]'") from error
         except OSError as error:
             raise BackendUnavailable(f"xcffib needs the library libxcb ({error}): apt install libxcb1") from error
         try:
@@ -72,7 +71,7 @@ class Server:
         self.root: int = screen.root
         self._mask: int = self.connection.setup.resource_id_mask
         self._atoms: dict[str, int] = {}
-        self._names: dict[int, str] = {}
+        self._extensions: dict[str, bool] = {}
 
     def unreachable(self, error: Exception) -> NoDisplay:
         """Return the error that says that the X server cannot be reached."""
@@ -95,6 +94,13 @@ class Server:
         except self.xcffib.Error:
             return False
         return True
+
+    def has(self, extension: str) -> bool:
+        """Return whether the server has this extension; to use one that it has not ends the connection."""
+        if extension not in self._extensions:
+            found = self.core.QueryExtension(len(extension), extension).reply()
+            self._extensions[extension] = bool(found.present)
+        return self._extensions[extension]
 
     def atoms(self, *names: str) -> list[int]:
         """Return the numbers of these atoms, asked for once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -119,7 +120,11 @@ class Program:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.title = ""
-        ready = self.event("ready", seconds=20)
+        try:
+            ready = self.event("ready", seconds=20)
+        except BaseException:
+            self.end()
+            raise
         self.title: str = ready["title"]
         self.box: tuple[int, int, int, int] = tuple(ready["box"])
         self.boxes: dict[str, tuple[int, int, int, int]] = {n: tuple(b) for n, b in ready["boxes"].items()}
@@ -185,10 +190,8 @@ class Program:
         self._reader.join(timeout=5)
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def _bind() -> Any:
 
 @contextlib.contextmanager
 def _quiet_connection() -> Iterator[None]:
-    """What pyautogui needs as it connects: a file with X11's cookies, be it empty. Its warnings are not ours to show."""
+    """What pyautogui needs as it connects: a file with X11's cookies, be it empty, and no warnings shown."""
     before = os.environ.get("XAUTHORITY")
     given = Path(before) if before else Path.home() / ".Xauthority"
     with contextlib.ExitStack() as stack:
@@ -264,7 +264,7 @@ class Pointer:
         return place
 
     def _do(self, action: Callable[[Any], T]) -> T:
-            gui = pyautogui()
+        gui = pyautogui()
         with _lock:
             try:
                 # The screen's size may have changed since.

@@ -35,12 +35,13 @@ from screen_agent.capture import Frame, PixelBox, Screen, Shot, check_box
 from screen_agent.changes import changed, watch_effect
 from screen_agent.clipboard import paste
 from screen_agent.ground import Choice, Finder, Target, check_choice
-from screen_agent.keyboard import type_keys, typeable
+from screen_agent.keyboard import key_name, type_keys, typeable
 from screen_agent.log import ActionLog
 from screen_agent.pointer import Pointer
 from screen_agent.policy import Guard, Policy, Proposal
 from screen_agent.sight import Sight
-from screen_agent.windows import Window, Windows, supported
+from screen_agent.windows import Window, Windows
+from screen_agent.x11 import supported
 
 Place: TypeAlias = "Target | Window | Box | str"
 """Somewhere on the screen: what was found, a window, a box in desktop pixels, or a description."""
@@ -57,7 +58,13 @@ HOVER_LIMIT = 0.6
 MAX_TYPED = 50_000
 """Characters in one call."""
 _PASTE = ("command", "v") if sys.platform == "darwin" else ("ctrl", "v")
-_SELECT_ALL = ("command", "a") if sys.platform == "darwin" else ("ctrl", "a")
+# Not Ctrl+A, which some programs take for something else: to the beginning, and with Shift to the end. What is
+# selected is deleted, since some programs paste beside a selection and not over it.
+_EMPTY = (
+    [("command", "a"), ("backspace",)]
+    if sys.platform == "darwin"
+    else [("ctrl", "home"), ("ctrl", "shift", "end"), ("backspace",)]
+)
 
 
 @dataclass(frozen=True)
@@ -625,7 +632,8 @@ class ScreenAgent:
             self._sight.wait_quiet(limit=0.3)
             if clear:
                 self._check_focus()
-                self.pointer.hotkey(*_SELECT_ALL)
+                for keys in _EMPTY:
+                    self.pointer.hotkey(*keys)
         return self._typed("type", text, clicked, secret, expect, check, timeout)
 
     def press(
@@ -682,7 +690,7 @@ class ScreenAgent:
         if isinstance(near, tuple) and len(near) == 2:
             x, y = near
             return Choice(nth, check_box("near", (x, y, x + 1, y + 1)), threshold)
-        return Choice(nth, self._within(near), threshold)  # type: ignore[arg-type]
+        return Choice(nth, self._within(near), threshold)
 
     def _until(self, look: Callable[[Shot], Any], timeout: float, within: Place | None) -> Any:
         """Look until `look` returns something, asking only about pictures that have changed; None at the end."""
@@ -764,12 +772,13 @@ class ScreenAgent:
             for look in range(LOOKS):
                 target = entry.target = targets[0]
                 self._confirm(action, targets, retry, asked)
-                self._check_spots(targets)
                 if self.policy.dry_run:
+                    self._check_spots(targets)
                     result = Result(action, target, "dry_run", timings_ms=clock.timings_ms())
                     return entry.done(replace(result, confirmation="; ".join(asked.values())))
                 owners = [self._owner(end.pixel) for end in targets]
                 if not still or all(self._is_still(end, look) for end in targets):
+                    self._check_spots(targets)
                     self.guard.check_stop()
                     self.pointer.move(*target.pixel)
                     clock.wait += max(0.0, self._settle(target) - HOVER_SECONDS)
@@ -778,7 +787,7 @@ class ScreenAgent:
                     self._check_spots(targets)
                     # Nothing may have come between, nor a window have moved, since the target was seen.
                     unmoved = [self._owner(end.pixel) for end in targets] == owners
-                    if unmoved and self.pointer.position() == target.pixel:
+                    if unmoved and _near(self.pointer.position(), target.pixel):
                         break
                 started = time.perf_counter()
                 self._sight.wait_quiet(target.box)
@@ -879,6 +888,9 @@ class ScreenAgent:
         return not changed(old, new, tuple(lively))
 
     def _look_again(self, target: Target, what: str | Target, choice: Choice, within: Place | None) -> Target:
+        moved = self._finder.moved(target, self._sight.look(self._within(within)))
+        if moved is not None:
+            return moved
         if isinstance(what, Target):
             # What was found before: of several that fit, the one closest to where it was.
             choice, what = Choice(near=what.box), what.description
@@ -943,7 +955,7 @@ class ScreenAgent:
             effect if check or expect is not None else "unchecked",
             tuple(view.box_to_desktop(_floats(box)) for box in boxes),
             clock.timings_ms(),
-            (self._sight.veiled(before), self._sight.veiled(now)),
+            shots=(self._sight.veiled(before), self._sight.veiled(now)),
         )
         if result.effect == "none":
             on = f' on "{target.description}" at {target.pixel[0]}, {target.pixel[1]}' if target is not None else ""
@@ -1055,7 +1067,8 @@ class ScreenAgent:
     ) -> Result:
         if not keys:
             raise BadQuery(f'{action} needs a key, such as {action}("tab")')
-        self.pointer.check_keys(*keys)
+        for key in keys:
+            key_name(key)
         limit = self.effect_timeout if timeout is None else _check_seconds("timeout", timeout)
         clock = _Clock(self._finder)
         named = " ".join("+".join(stroke) for stroke in strokes)
@@ -1219,6 +1232,11 @@ def _clip(box: PixelBox) -> PixelBox:
 
 def _common(a: Box, b: Box) -> Box:
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def _near(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two pixels are one, or neighbours: the pointer keeps off the corners of the screen."""
+    return abs(a[0] - b[0]) <= 1 and abs(a[1] - b[1]) <= 1
 
 
 def _inside(box: Box, other: Box) -> bool:

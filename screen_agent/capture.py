@@ -120,7 +120,7 @@ class Shot:
         """Return the same part of the desktop in a picture with `factor` times as many pixels each way."""
         width, height = self.view.size[0] * factor, self.view.size[1] * factor
         larger = np.asarray(self.image.resize((width, height), Image.Resampling.LANCZOS), dtype=np.uint32)
-        frame = larger[:, :, 0] << 16 | larger[:, :, 1] << 8 | larger[:, :, 2]
+        frame: Frame = (larger[:, :, 0] << 16 | larger[:, :, 1] << 8 | larger[:, :, 2]).astype(np.uint32)
         return Shot(frame, View(self.view.area, (width, height)), self.at)
 
     def veiled(self, boxes: Iterable[Box]) -> Shot:

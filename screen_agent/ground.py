@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cv2
+import numpy as np
+
 import groundlink
 from groundlink.detections import Box, Detection, Detections
 from groundlink.errors import BadQuery, TargetAmbiguous, TargetNotFound
@@ -97,6 +100,7 @@ class Finder:
         self._threshold = threshold
         self._zoom = zoom
         self._lock = threading.Lock()
+        self._asked: Shot | None = None
         self.seconds = 0.0
 
     @property
@@ -142,6 +146,7 @@ class Finder:
             TargetNotFound: there is none, with the closest candidates, or fewer than `nth`.
             TargetAmbiguous: there are several, and nothing settles between them.
         """
+        self._asked = shot
         answer = self.ask(shot, description, threshold=choice.threshold)
         if choice.nth is not None and 1 < abs(choice.nth) > len(answer) > 0 and "ground" in self.locator.info.tasks:
             # A backend that names one thing only may know of more when asked for all.
@@ -166,12 +171,39 @@ class Finder:
         reach = max(8.0, 0.75 * min(y2 - y1, x2 - x1))
         around = (x1 - reach, y1 - reach, x2 + reach, y2 + reach)
         shot = target.shot
-        if self.reader is not self.locator:
-            # Only its surroundings, with room so that no word is cut, since nothing of it was read yet.
+        if self.reader is not self.locator or shot is not self._asked:
+            # Nothing of it was read yet: only its surroundings are, with room so that no word is cut.
             shot = shot.crop((x1 - 200, y1 - 40, x2 + 200, y2 + 40))
         box = shot.view.box_to_picture(around)
         words = [_words_in(found, box) for found in self.read(shot)]
         return [text for text in (target.text or "", *words) if text]
+
+    def moved(self, target: Target, now: Shot) -> Target | None:
+        """Return a target where exactly the same pixels are now; None where they are nowhere, or more than once."""
+        x1, y1, x2, y2 = target.shot.pixels(target.box)
+        if target.shot.view.scale != now.view.scale or not (x1 < x2 and y1 < y2):
+            return None
+        patch, frame = target.shot.frame[y1:y2, x1:x2], now.frame
+        if patch.shape[0] > frame.shape[0] or patch.shape[1] > frame.shape[1]:
+            return None
+        green = [(part >> 8).astype(np.uint8) for part in (frame, patch)]
+        if np.ptp(green[1]) < 16:  # plain ground is everywhere
+            return None
+        differs = cv2.matchTemplate(*green, cv2.TM_SQDIFF)
+        height, width = patch.shape
+        # The sums come from Fourier transforms, so that equal is only nearly 0.
+        places = [
+            (int(x), int(y))
+            for y, x in np.argwhere(differs < patch.size + 1)[:100]
+            if np.array_equal(frame[y : y + height, x : x + width], patch)
+        ]
+        if len(places) != 1:
+            return None
+        old, new = target.shot.view.to_desktop(x1, y1), now.view.to_desktop(*places[0])
+        dx, dy = round(new[0] - old[0]), round(new[1] - old[1])
+        a, b, c, d = target.box
+        box, pixel = (a + dx, b + dy, c + dx, d + dy), (target.pixel[0] + dx, target.pixel[1] + dy)
+        return replace(target, box=box, pixel=pixel, shot=now)
 
     def _timed(self, locator: Locator, shot: Shot, query: Query, threshold: float | None) -> Detections:
         started = time.perf_counter()
@@ -184,8 +216,8 @@ class Finder:
         tasks = self.locator.info.tasks
         if everything and "ground" in tasks:
             return Query("ground", (description,))
-        task = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
-        return Query(task, (description,))
+        chosen: Task = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
+        return Query(chosen, (description,))
 
     def _choose(self, shot: Shot, description: str, answer: Detections, choice: Choice) -> Target:
         targets = [_target(description, found, shot, number) for number, found in enumerate(answer, start=1)]

@@ -231,7 +231,9 @@ class Form:
 
     def press(self, name: str, event: Any) -> None:
         if event.num in WHEEL:
-            say("wheel", widget=name, towards=WHEEL[event.num], x=event.x_root, y=event.y_root)
+            # Tk makes buttons 6 and 7, the wheel sideways, into 4 and 5 with Shift.
+            number = event.num + 2 if event.num < 6 and event.state & 1 else event.num
+            say("wheel", widget=name, towards=WHEEL[number], x=event.x_root, y=event.y_root)
             return
         self.pressed, self.steps = (event.num, event.x_root, event.y_root), 0
         say("press", widget=name, button=BUTTONS.get(event.num, str(event.num)), x=event.x_root, y=event.y_root)

@@ -765,6 +765,9 @@ class ScreenAgent:
             if not self.policy.dry_run:
                 self.guard.allow_rate()
             _describe(description)
+            said = [end if isinstance(end, str) else end.description for end in (what, to) if end is not None]
+            if self.policy.confirm is None and not self.policy.dry_run and action not in {"hover", "scroll"}:
+                self._confirm_words(action, said, [], None, {})  # nobody to ask: refused before anything is looked for
             targets = [self._find_to_act(what, choice, within)]
             if to is not None:
                 targets.append(self._find_to_act(to, Choice(threshold=choice.threshold), within))
@@ -814,17 +817,26 @@ class ScreenAgent:
         """Have an act confirmed that words of the deny-list are about, once for the same words."""
         if action in {"hover", "scroll"}:
             return
-        said = [end.description for end in targets]
         there = [text for end in targets for text in self._finder.text_at(end)]
+        if retry and (words := self.guard.words_in(*(end.description for end in targets), *there)):
+            raise ActionDenied(
+                f"retry is not for words of the deny-list ({_listed(words)}): {action} "
+                f'"{targets[0].description}" once, and look before doing it again'
+            )
+        self._confirm_words(action, [end.description for end in targets], there, targets[0], asked)
+
+    def _confirm_words(
+        self,
+        action: str,
+        said: Sequence[str],
+        there: Sequence[str],
+        target: Target | None,
+        asked: dict[tuple[str, ...], str],
+    ) -> None:
+        """Have denied words in the descriptions, or in the text that is there, confirmed; once for the same words."""
         words = self.guard.words_in(*said, *there)
         if not words or words in asked:
             return
-        target = targets[0]
-        if retry:
-            raise ActionDenied(
-                f'retry is not for words of the deny-list ({_listed(words)}): {action} "{target.description}" once, '
-                "and look before doing it again"
-            )
         if self.guard.words_in(*said):
             why = f'the description "{" to ".join(said)}" holds {_listed(words)}'
         else:
@@ -832,7 +844,8 @@ class ScreenAgent:
             why = f'the text "{spoken[:80]}" at the target holds {_listed(words)}'
         asked[words] = why
         if not self.policy.dry_run:
-            self.guard.confirm(Proposal(action, target.description, None, words, why, target.box, target.shot.image))
+            box, picture = (None, None) if target is None else (target.box, target.shot.image)
+            self.guard.confirm(Proposal(action, said[0], None, words, why, box, picture))
 
     def _check_spots(self, targets: Sequence[Target]) -> None:
         """Raise ActionDenied where a pixel is outside of what the policy allows, as the screen is now."""
@@ -933,7 +946,13 @@ class ScreenAgent:
         why = ""
         if check or secret:
             seen = watch_effect(
-                before.frame, self._sight.idle, grab, self._sight.wait, time.monotonic, limit if expect is None else 0.2
+                before.frame,
+                self._sight.idle,
+                grab,
+                self._sight.wait,
+                time.monotonic,
+                limit if expect is None else 0.2,
+                before.pixels(target.box) if target is not None and not hover else None,
             )
             boxes = seen.boxes
             if boxes and expect is None and target is not None and hover:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from screen_agent.capture import Frame, PixelBox
 
@@ -27,6 +28,8 @@ QUIET = 0.12
 """Seconds without change after which a change is taken for finished."""
 REMEMBERED = 5.0
 """Seconds for which a part that changed while idle is remembered after it last did."""
+CARET = 4
+"""A caret is at most so many pixels wide."""
 OFTEN = 3
 """A part that changed so often while idle lives; one that did less often may be the late effect of an earlier act."""
 CLOSELY = 0.5
@@ -120,7 +123,7 @@ class Idle:
 def _widened(box: PixelBox) -> PixelBox:
     """A caret blinks in its place; of a clock other digits may change next."""
     x1, y1, x2, y2 = box
-    if x2 - x1 <= 4:
+    if x2 - x1 <= CARET:
         return (x1 - 1, y1 - 1, x2 + 1, y2 + 1)
     height = y2 - y1
     return (x1 - 3 * height, y1 - height // 4 - 1, x2 + 3 * height, y2 + height // 4 + 1)
@@ -150,12 +153,13 @@ def watch_effect(
     wait: Callable[[float], None],
     clock: Callable[[], float],
     timeout: float,
+    likely: PixelBox | None = None,
 ) -> Effect:
     """Look at the screen after an act until its effect is certain, or `timeout` seconds have passed without any.
 
     A difference from `before` counts when it has come to rest: at once if it is large, or if the screen was looked at
     for long enough before the act to know its carets and clocks; else, and where something changed before the act
-    already, after the time in which a caret or a clock changes again.
+    already, after the time in which a caret or a clock changes again. What goes back and forth never counts.
 
     Args:
         before: the frame right before the act.
@@ -164,44 +168,60 @@ def watch_effect(
         wait: sleeps for so many seconds, and may raise to end the wait.
         clock: the monotonic clock, in seconds.
         timeout: seconds.
+        likely: where an effect is expected, as where text is typed: there all but a caret counts at once.
     """
     start = now = clock()
     ignored, suspect = idle.parts(now, often=True), idle.parts(now, often=False)
     previous = before
-    events: list[tuple[float, PixelBox]] = []
+    later = _Later()
     while True:
         frame = grab()
         now = clock()
         if frame.shape != before.shape:  # a monitor came or went
             return Effect(((0, 0, frame.shape[1], frame.shape[0]),), frame, now - start)
-        events += [(now, box) for box in changed(previous, frame, ignored)]
+        for box in changed(previous, frame, ignored):
+            later.note(box, previous, frame, now)
         previous = frame
-        boxes = changed(before, frame, ignored)
         late = now - start >= timeout
-        sure = tuple(box for box in boxes if _is_sure(box, events, idle, suspect, frame, now, late))
-        if sure:
-            # What else differs belongs to it, but for what may be a caret or a clock.
-            return Effect(sure, frame, now - start)
-        if late:
-            return Effect((), frame, now - start)
+        sure = []
+        for box in changed(before, frame, (*ignored, *later.blinking)):
+            quiet = now - later.last(box, now)
+            large = _area(box) >= SMALL * frame.size
+            known = idle.span >= RHYTHM
+            expected = likely is not None and overlap(box, likely) and box[2] - box[0] > CARET
+            if any(overlap(box, part) for part in suspect) and not expected:
+                counts = quiet >= RHYTHM
+            else:
+                counts = quiet >= (QUIET if known or large or expected else RHYTHM)
+                counts = counts or (late and (known or expected or (large and idle.span >= 0.3)))
+            if counts:
+                sure.append(box)
+        if sure or late:
+            return Effect(tuple(sure), frame, now - start)
         wait(0.025)
 
 
-def _is_sure(
-    box: PixelBox,
-    events: list[tuple[float, PixelBox]],
-    idle: Idle,
-    suspect: tuple[PixelBox, ...],
-    frame: Frame,
-    now: float,
-    late: bool,
-) -> bool:
-    """Whether a difference is an effect: it has been quiet for long enough, or never is, and was before."""
-    last = max((at for at, place in events if overlap(place, box)), default=now)
-    known = idle.span >= RHYTHM
-    large = _area(box) >= SMALL * frame.size
-    if any(overlap(box, part) for part in suspect):
-        return now - last >= RHYTHM
-    if now - last >= (QUIET if known or large else RHYTHM):
-        return True
-    return late and (known or (large and idle.span >= 0.3))
+class _Later:
+    """What happens on the screen after an act: when each part last changed, and what goes back and forth."""
+
+    def __init__(self) -> None:
+        self.blinking: list[PixelBox] = []
+        self._events: list[tuple[float, PixelBox]] = []
+        self._contents: dict[PixelBox, set[bytes]] = {}
+
+    def note(self, box: PixelBox, previous: Frame, frame: Frame, now: float) -> None:
+        if box in self.blinking:
+            return
+        x1, y1, x2, y2 = box
+        old, new = (xxhash.xxh3_128_digest(np.ascontiguousarray(part[y1:y2, x1:x2])) for part in (previous, frame))
+        known = self._contents.setdefault(box, set())
+        if new in known:
+            self.blinking.append(box)
+            self._events = [(at, place) for at, place in self._events if place != box]
+            return
+        known |= {old, new}
+        self._events.append((now, box))
+
+    def last(self, box: PixelBox, now: float) -> float:
+        """Return when something in a box last changed, apart from what blinks."""
+        return max((at for at, place in self._events if overlap(place, box)), default=now)

@@ -91,6 +91,7 @@ def _paste(server: Server, data: bytes, press: Callable[[], None], timeout: floa
         if lender.is_ours():
             if saved is not None:
                 _restore(*saved)
+                lender.see_off()
             else:
                 lender.give_up()
 
@@ -216,6 +217,12 @@ class _Lender:
             return False
         owner = self._server.core.GetSelectionOwner(self._server.atom("CLIPBOARD")).reply().owner
         return bool(owner == self._window)
+
+    def see_off(self) -> None:
+        """Wait until the helper has taken over: it returns a moment before, and the clipboard would seem empty."""
+        end = time.monotonic() + HELPER_SECONDS
+        while self.is_ours() and time.monotonic() < end:
+            time.sleep(0.002)
 
     def give_up(self) -> None:
         """Leave the clipboard empty."""

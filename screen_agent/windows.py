@@ -17,6 +17,7 @@ __all__ = ["Window", "Windows", "supported"]
 
 ALL_WORKSPACES = 0xFFFFFFFF
 NAMED_IN_MESSAGES = 12
+TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -379,12 +380,20 @@ def _at(server: Server, x: int, y: int) -> Window | None:
     if not (-32768 <= x <= 32767 and -32768 <= y <= 32767):
         screen.reply()
         return None
-    # The server knows what is on top there, and respects the shapes of windows.
-    child = server.core.TranslateCoordinates(server.root, server.root, x, y)
-    screen, child = screen.reply(), child.reply().child
-    if not child or not (0 <= x < screen.width and 0 <= y < screen.height):
+    screen, before = screen.reply(), 0
+    if not (0 <= x < screen.width and 0 <= y < screen.height):
         return None
-    return _resolved(server, child, _clients(server))
+    for _ in range(TRIES):
+        # The server knows what is on top there, and respects the shapes of windows.
+        child = server.core.TranslateCoordinates(server.root, server.root, x, y).reply().child
+        if not child or child == before:
+            break
+        window = _resolved(server, child, _clients(server))
+        if window is not None:
+            return window
+        # The desktop's own window; or one that vanished just now, and another is there.
+        before = child
+    return None
 
 
 def _focused(server: Server) -> Window | None:

@@ -66,7 +66,10 @@ def write_into(program, pointer, widget):
 def xclip(*arguments: str, data: bytes | None = None) -> bytes:
     command = ["xclip", "-selection", "clipboard", *arguments]
     if data is not None:
+        before = owner()
         subprocess.run(command, input=data, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        # It returns a moment before it has the clipboard.
+        until(lambda: owner() not in (0, before))
         return b""
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False).stdout
 

@@ -165,7 +165,7 @@ class ActionLog:
             names, line = {}, _line(number, entry, {}, list(encoded))
             if len(line) > self._max_bytes:
                 raise BadOutput(
-                    f"{self.folder}: an entry of {len(line):,} bytes is larger than max_bytes, the whole log"
+                    f"{self.folder}: an entry of {len(line)} bytes does not fit into max_bytes={self._max_bytes}"
                 )
         file = _open(self.folder / LINES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         before = os.fstat(file).st_size

@@ -342,7 +342,7 @@ class ScreenAgent:
                 missed[:] = [error]
                 return None
 
-        found = self._until(look, timeout, within)
+        found: Target | None = self._until(look, timeout, within)
         if found is None:
             raise DeadlineExceeded(
                 f'"{what}" did not appear within {timeout:g} s; {missed[0] if missed else "it was never looked for"}'

@@ -213,7 +213,7 @@ class _Later:
         if box in self.blinking:
             return
         x1, y1, x2, y2 = box
-        old, new = (xxhash.xxh3_128_digest(np.ascontiguousarray(part[y1:y2, x1:x2])) for part in (previous, frame))
+        old, new = (xxhash.xxh3_128_digest(part[y1:y2, x1:x2].tobytes()) for part in (previous, frame))
         known = self._contents.setdefault(box, set())
         if new in known:
             self.blinking.append(box)

@@ -186,10 +186,10 @@ class Finder:
         patch, frame = target.shot.frame[y1:y2, x1:x2], now.frame
         if patch.shape[0] > frame.shape[0] or patch.shape[1] > frame.shape[1]:
             return None
-        green = [(part >> 8).astype(np.uint8) for part in (frame, patch)]
-        if np.ptp(green[1]) < 16:  # plain ground is everywhere
+        whole, part = ((pixels >> 8).astype(np.uint8) for pixels in (frame, patch))  # green says enough
+        if np.ptp(part) < 16:  # plain ground is everywhere
             return None
-        differs = cv2.matchTemplate(*green, cv2.TM_SQDIFF)
+        differs = cv2.matchTemplate(whole, part, cv2.TM_SQDIFF)
         height, width = patch.shape
         # The sums come from Fourier transforms, so that equal is only nearly 0.
         places = [
@@ -216,7 +216,7 @@ class Finder:
         tasks = self.locator.info.tasks
         if everything and "ground" in tasks:
             return Query("ground", (description,))
-        chosen: Task = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
+        chosen = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
         return Query(chosen, (description,))
 
     def _choose(self, shot: Shot, description: str, answer: Detections, choice: Choice) -> Target:

@@ -216,8 +216,9 @@ class Finder:
         tasks = self.locator.info.tasks
         if everything and "ground" in tasks:
             return Query("ground", (description,))
-        chosen = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
-        return Query(chosen, (description,))
+        if self._task is not None:
+            return Query(self._task, (description,))
+        return Query(next((task for task in _TASKS if task in tasks), tasks[0]), (description,))
 
     def _choose(self, shot: Shot, description: str, answer: Detections, choice: Choice) -> Target:
         targets = [_target(description, found, shot, number) for number, found in enumerate(answer, start=1)]

@@ -26,7 +26,7 @@ def fill(frame, box, colour=0x202020):
 
 def digits(frame, box, number):
     """Something like a number: other numbers differ in some of its pixels, not in all."""
-    x1, y1, x2, y2 = box
+    _, y1, x2, y2 = box
     noise = np.random.default_rng(number).integers(0, 2, (y2 - y1, 6), dtype=np.uint32)
     frame[y1:y2, x2 - 6 : x2] = noise * 0x202020
 

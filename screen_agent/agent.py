@@ -326,27 +326,29 @@ class ScreenAgent:
         within: Place | None = None,
         threshold: float | None = None,
     ) -> Target:
-        """Wait until something is there, and return it.
+        """Wait until something is there, and return it. A look that was begun in time is finished.
 
         Raises:
             DeadlineExceeded: it did not appear in `timeout` seconds.
             TargetAmbiguous: see the class.
         """
         _check_seconds("timeout", timeout)
-        missed: list[TargetNotFound] = []
+        missed = ["it was never looked for"]
 
         def look(shot: Shot) -> Target | None:
+            answer = self._finder.ask(shot, what, threshold=threshold)
+            if not len(answer):
+                missed[0] = answer.reason
+                return None
             try:
                 return self._finder.find(shot, what, self._choice(nth, near, threshold))
-            except TargetNotFound as error:
-                missed[:] = [error]
+            except TargetNotFound as error:  # there, but not as often as `nth` says
+                missed[0] = str(error)
                 return None
 
         found: Target | None = self._until(look, timeout, within)
         if found is None:
-            raise DeadlineExceeded(
-                f'"{what}" did not appear within {timeout:g} s; {missed[0] if missed else "it was never looked for"}'
-            )
+            raise DeadlineExceeded(f'"{what}" did not appear within {timeout:g} s; {missed[0]}')
         return found
 
     def wait_gone(
@@ -785,7 +787,7 @@ class ScreenAgent:
                     self.guard.check_stop()
                     self.pointer.move(*target.pixel)
                     clock.wait += max(0.0, self._settle(target) - HOVER_SECONDS)
-                    before = self._sight.grab()
+                    before, tips = self._sight.grab(), self._tooltips()
                     self.guard.check_stop()
                     self._check_spots(targets)
                     # Nothing may have come between, nor a window have moved, since the target was seen.
@@ -810,20 +812,29 @@ class ScreenAgent:
                 perform(targets)
                 self._hovering = False
             clock.act = time.perf_counter() - started
-            result = self._checked(action, target, before, expect, check, limit, clock, hover=perform is not None)
+            result = self._checked(
+                action, target, before, expect, check, limit, clock, tips=tips if perform is not None else None
+            )
             return entry.done(replace(result, confirmation="; ".join(asked.values())))
 
     def _confirm(self, action: str, targets: Sequence[Target], retry: int, asked: dict[tuple[str, ...], str]) -> None:
         """Have an act confirmed that words of the deny-list are about, once for the same words."""
         if action in {"hover", "scroll"}:
             return
-        there = [text for end in targets for text in self._finder.text_at(end)]
+        there = [text for end in targets for text in self._text_at(end)]
         if retry and (words := self.guard.words_in(*(end.description for end in targets), *there)):
             raise ActionDenied(
                 f"retry is not for words of the deny-list ({_listed(words)}): {action} "
                 f'"{targets[0].description}" once, and look before doing it again'
             )
         self._confirm_words(action, [end.description for end in targets], there, targets[0], asked)
+
+    def _text_at(self, target: Target) -> list[str]:
+        """Read what stands at a target, wherever the agent was told to look: no part of a word is left out."""
+        shot = target.shot
+        if not (self._finder.was_asked(shot) and self._sight.is_all(shot)):
+            shot = self._sight.around(target.box)
+        return self._finder.text_at(target, shot)
 
     def _confirm_words(
         self,
@@ -931,10 +942,13 @@ class ScreenAgent:
         limit: float,
         clock: _Clock,
         *,
-        hover: bool = False,
+        tips: Sequence[Box] | None = None,
         secret: bool = False,
     ) -> Result:
-        """Look at what came of an act that has just been done; raise ActionHadNoEffect where nothing did."""
+        """Look at what came of an act that has just been done; raise ActionHadNoEffect where nothing did.
+
+        `tips` are the tooltips that were there before an act of the pointer, None for other acts.
+        """
         started = time.perf_counter()
         area = before.view.area
 
@@ -952,11 +966,12 @@ class ScreenAgent:
                 self._sight.wait,
                 time.monotonic,
                 limit if expect is None else 0.2,
-                before.pixels(target.box) if target is not None and not hover else None,
+                likely=before.pixels(target.box) if target is not None and tips is None else None,
+                accept=None
+                if expect is not None or target is None or tips is None
+                else (lambda boxes: self._without_hover(target, before, boxes, tips)),
             )
             boxes = seen.boxes
-            if boxes and expect is None and target is not None and hover:
-                boxes = self._without_hover(target, before, boxes)
             effect = "changed" if boxes else "none"
             why = f"nothing on the screen changed within {limit:g} s"
         if expect is not None:
@@ -985,15 +1000,18 @@ class ScreenAgent:
             )
         return result
 
-    def _without_hover(self, target: Target, before: Shot, boxes: tuple[PixelBox, ...]) -> tuple[PixelBox, ...]:
-        """Return what of a change is more than a hover effect or a tooltip that came late.
+    def _tooltips(self) -> list[Box]:
+        return [] if self._windows is None else self._windows.tooltips()
+
+    def _without_hover(
+        self, target: Target, before: Shot, boxes: tuple[PixelBox, ...], tips: Sequence[Box]
+    ) -> tuple[PixelBox, ...]:
+        """Return what of a change is more than a hover effect or a tooltip that came late, or went.
 
         Only a change that keeps to the target itself, or to a tooltip, can be one. It goes when the pointer does.
         """
-        if self._windows is not None:
-            view = before.view
-            tips = [view.box_to_picture(tip) for tip in self._windows.tooltips()]
-            boxes = tuple(box for box in boxes if not any(_inside(_floats(box), tip) for tip in tips))
+        shown = [before.view.box_to_picture(tip) for tip in (*tips, *self._tooltips())]
+        boxes = tuple(box for box in boxes if not any(_inside(_floats(box), tip) for tip in shown))
         x1, y1, x2, y2 = before.view.box_to_picture(target.box)
         reach = 14 + 0.5 * (y2 - y1)
         around = (x1 - 2 * reach, y1 - reach, x2 + 2 * reach, y2 + reach)

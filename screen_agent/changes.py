@@ -154,6 +154,7 @@ def watch_effect(
     clock: Callable[[], float],
     timeout: float,
     likely: PixelBox | None = None,
+    accept: Callable[[tuple[PixelBox, ...]], tuple[PixelBox, ...]] | None = None,
 ) -> Effect:
     """Look at the screen after an act until its effect is certain, or `timeout` seconds have passed without any.
 
@@ -169,6 +170,8 @@ def watch_effect(
         clock: the monotonic clock, in seconds.
         timeout: seconds.
         likely: where an effect is expected, as where text is typed: there all but a caret counts at once.
+        accept: given changes that are certain, returns those that are an effect; the rest is no longer looked at, as
+            it is now.
     """
     start = now = clock()
     ignored, suspect = idle.parts(now, often=True), idle.parts(now, often=False)
@@ -196,8 +199,15 @@ def watch_effect(
                 counts = counts or (late and (known or expected or (large and idle.span >= 0.3)))
             if counts:
                 sure.append(box)
-        if sure or late:
-            return Effect(tuple(sure), frame, now - start)
+        effect = tuple(sure)
+        if effect and accept is not None:
+            effect = accept(effect)
+            if not effect:
+                frame, before = grab(), before.copy()
+                for x1, y1, x2, y2 in sure:
+                    before[y1:y2, x1:x2] = frame[y1:y2, x1:x2]
+        if effect or late:
+            return Effect(effect, frame, now - start)
         wait(0.025)
 
 

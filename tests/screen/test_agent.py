@@ -263,6 +263,14 @@ class TestTruth:
             agent.click("Dead", retry=2, timeout=0.3)
         assert len(program.of("press")) == 3
 
+    def test_a_tooltip_that_goes_does_not_hide_the_effect_that_follows(self, agent, launch):
+        tip = {"tooltip": "Click to begin", "tooltip_ms": 100}
+        program = launch("form", form(button("Begin", 30, 30, **tip, **says("Begun", after=900))))
+        agent.hover("Begin")
+        program.event("tooltip", widget="Begin")
+        assert agent.click("Begin").effect == "changed"
+        assert len(program.of("press")) == 1
+
     def test_a_tooltip_that_comes_late_is_no_effect(self, agent, launch):
         program = launch("form", form(button("Dead", 30, 30, dead=True, tooltip="Nothing here", tooltip_ms=700)))
         with pytest.raises(ActionHadNoEffect):
@@ -445,6 +453,11 @@ class TestSafety:
         willing = make(policy=Policy(confirm=confirm))
         willing.click("account", check=False, threshold=0.5)
         program.event("command", widget="Delete account")
+        x1, y1, x2, y2 = willing.find("account", threshold=0.5).box
+        with pytest.raises(ActionDenied, match="delete"):  # also where the agent is told to look at half of the words
+            agent.click("account", within=(x1 - 3, y1 - 3, x2 + 3, y2 + 3))
+        with pytest.raises(ActionDenied, match="delete"):
+            make(region=(x1 - 3, y1 - 3, x2 + 3, y2 + 3)).click("account")
         assert "Delete account" in asked[0].why and asked[0].words == ("delete",) and asked[0].box
         with pytest.raises(ActionDenied):
             make(policy=Policy(confirm=lambda proposal: False)).click("Löschen")

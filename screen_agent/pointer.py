@@ -37,9 +37,13 @@ _link = Link()
 
 
 class _Bound:
-    """The $DISPLAY that pyautogui is bound to, None before its import and after it lost its connection."""
+    """The connection of our own that was open when pyautogui last connected (None outside of X11).
 
-    display: str | None = None
+    pyautogui does not notice that its screen is gone or started anew (its X library breaks then); ours does.
+    """
+
+    ready: bool = False
+    server: Server | None = None
 
 
 def pyautogui() -> Any:
@@ -50,12 +54,10 @@ def pyautogui() -> Any:
         NoDisplay: there is no screen.
     """
     with _lock:
-        display = os.environ.get("DISPLAY", "") if supported() else ""
-        if _Bound.display == display and "pyautogui" in sys.modules:
+        # Also for the words of the error: what pyautogui says without a screen helps nobody.
+        server = _link.ask(_alive) if supported() else None
+        if _Bound.ready and _Bound.server is server:
             return sys.modules["pyautogui"]
-        if supported():
-            # For the words of the error: what pyautogui says without a screen helps nobody.
-            _link.ask(Server.sync)
         try:
             with _quiet_connection():
                 gui = _bind()
@@ -74,7 +76,7 @@ def pyautogui() -> Any:
         gui.MINIMUM_DURATION = gui.MINIMUM_SLEEP = 0
         gui.DARWIN_CATCH_UP_TIME = 0.01
         gui.FAILSAFE = True
-        _Bound.display = display
+        _Bound.server, _Bound.ready = server, True
         return gui
 
 
@@ -90,7 +92,8 @@ def _bind() -> Any:
     if supported():
         platform = gui.platformModule
         with contextlib.suppress(Exception):
-            platform._display.close()
+            # Its own way to close waits for the screen, which may be gone.
+            platform._display.display.socket.close()
         # It connects as it is imported, and reads its keyboard then.
         importlib.reload(platform)
     return gui
@@ -266,8 +269,8 @@ class Pointer:
         return place
 
     def _do(self, action: Callable[[Any], T]) -> T:
-        gui = pyautogui()
         with _lock:
+            gui = pyautogui()
             try:
                 # The screen's size may have changed since.
                 gui.FAILSAFE_POINTS[:] = _corners(*(_link.ask(_size) if supported() else gui.size()))
@@ -276,14 +279,19 @@ class Pointer:
                 raise ActionDenied(
                     "emergency stop: the pointer is in a corner of the screen; move it away to go on"
                 ) from None
-            except (GroundlinkError, TypeError):
+            except GroundlinkError:
                 raise
             except Exception as error:
-                _Bound.display = None
+                _Bound.ready = False
                 raise NoDisplay(
                     f"the pointer cannot be reached ({error}); check that the screen of "
                     f"DISPLAY={os.environ.get('DISPLAY', '')} is still there"
                 ) from error
+
+
+def _alive(server: Server) -> Server:
+    server.sync()
+    return server
 
 
 def _size(server: Server) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from groundlink.errors import (
 from groundlink.locator import Locator
 from groundlink.query import Query, Task
 from screen_agent.capture import Frame, PixelBox, Screen, Shot, check_box
-from screen_agent.changes import changed, watch_effect
+from screen_agent.changes import alike, changed, watch_effect
 from screen_agent.clipboard import paste
 from screen_agent.ground import Choice, Finder, Target, check_choice
 from screen_agent.keyboard import key_name, type_keys, typeable
@@ -787,12 +787,14 @@ class ScreenAgent:
                     self.guard.check_stop()
                     self.pointer.move(*target.pixel)
                     clock.wait += max(0.0, self._settle(target) - HOVER_SECONDS)
-                    before, tips = self._sight.grab(), self._tooltips()
                     self.guard.check_stop()
                     self._check_spots(targets)
-                    # Nothing may have come between, nor a window have moved, since the target was seen.
+                    # Nothing may have come between, nor anything have moved, since the target was seen.
+                    tips = self._tooltips()
                     unmoved = [self._owner(end.pixel) for end in targets] == owners
-                    if unmoved and _near(self.pointer.position(), target.pixel):
+                    unmoved = unmoved and _near(self.pointer.position(), target.pixel)
+                    before = self._sight.grab()
+                    if unmoved and (not still or self._is_in_place(target, before)):
                         break
                 started = time.perf_counter()
                 self._sight.wait_quiet(target.box)
@@ -910,6 +912,14 @@ class ScreenAgent:
             if (c - x) * (d - y) < 0.5 * (b[2] - b[0]) * (b[3] - b[1])
         ]
         return not changed(old, new, tuple(lively))
+
+    def _is_in_place(self, target: Target, now: Shot) -> bool:
+        """Whether a target is where it was found, whatever colours it has with the pointer on it."""
+        seen, now = target.shot, self._sight.veiled(now)
+        box = _common(target.box, _common(_floats(seen.view.area), _floats(now.view.area)))
+        a, b = _clip(seen.pixels(box)), _clip(now.pixels(box))
+        old, new = seen.frame[a[1] : a[3], a[0] : a[2]], now.frame[b[1] : b[3], b[0] : b[2]]
+        return old.shape == new.shape and alike(old, new)
 
     def _look_again(self, target: Target, what: str | Target, choice: Choice, within: Place | None) -> Target:
         moved = self._finder.moved(target, self._sight.look(self._within(within)))

@@ -28,6 +28,8 @@ QUIET = 0.12
 """Seconds without change after which a change is taken for finished."""
 REMEMBERED = 5.0
 """Seconds for which a part that changed while idle is remembered after it last did."""
+ALIKE = 0.8
+"""The correlation, of either sign, above which two pictures are of one thing in the same place."""
 CARET = 4
 """A caret is at most so many pixels wide."""
 OFTEN = 3
@@ -61,6 +63,19 @@ def changed(before: Frame, after: Frame, ignored: tuple[PixelBox, ...] = ()) -> 
         x, y = left * BLOCK, top * BLOCK
         boxes.append((x + int(xs[0]), y + int(ys[0]), x + int(xs[-1]) + 1, y + int(ys[-1]) + 1))
     return tuple(boxes)
+
+
+def alike(a: Frame, b: Frame) -> bool:
+    """Whether two frames of one size show the same thing in the same place, be it in other colours.
+
+    So it is with a button that lights up under the pointer, and not with one that has moved: their correlation tells.
+    """
+    if np.array_equal(a, b):
+        return True
+    grey = [np.stack([(part >> shift) & 0xFF for shift in (0, 8, 16)]).sum(axis=0, dtype=np.float64) for part in (a, b)]
+    first, second = (part - part.mean() for part in grey)
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return spread > 0 and abs(float((first * second).sum())) > ALIKE * spread
 
 
 def overlap(a: PixelBox, b: PixelBox) -> bool:

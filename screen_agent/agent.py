@@ -625,7 +625,7 @@ class ScreenAgent:
     ) -> Result:
         """Click into a field and type; with `clear` what was in it is replaced. See `type_text`."""
         _check_text(text)
-        self._confirm_text(text, what if isinstance(what, str) else what.description, secret)
+        why = self._confirm_text(text, what if isinstance(what, str) else what.description, secret)
         clicked = self._pointed(
             "click", what, self._choice(nth, near, threshold), within, lambda targets: self.pointer.click("left", 1),
             check=False,
@@ -636,7 +636,9 @@ class ScreenAgent:
                 self._check_focus()
                 for keys in _EMPTY:
                     self.pointer.hotkey(*keys)
-        return self._typed("type", text, clicked, secret, expect, check, timeout)
+        confirmation = "; ".join(filter(None, (clicked.confirmation, why)))
+        result = self._typed("type", text, clicked, secret, expect, check, timeout)
+        return replace(result, confirmation=confirmation)
 
     def press(
         self,
@@ -1076,11 +1078,12 @@ class ScreenAgent:
         with self._logged(action, "" if target is None else target.description) as entry:
             entry.more = {"secret": True} if secret else {"text": text}
             entry.target = target
+            why = ""
             self.guard.check_stop()
             if clicked is None:
                 if not self.policy.dry_run:
                     self.guard.allow_rate()
-                self._confirm_text(text, "", secret)
+                why = self._confirm_text(text, "", secret)
             by_keys = typeable(text)
             if secret and not by_keys and not self.policy.secrets_on_clipboard:
                 raise ActionDenied(
@@ -1088,7 +1091,7 @@ class ScreenAgent:
                     "moment; allow that with Policy(secrets_on_clipboard=True)"
                 )
             if self.policy.dry_run:
-                return entry.done(Result(action, target, "dry_run", timings_ms=clock.timings_ms()))
+                return entry.done(Result(action, target, "dry_run", (), clock.timings_ms(), why))
             self._check_focus()
             before = self._sight.grab()
             clock.at_act()
@@ -1101,7 +1104,8 @@ class ScreenAgent:
                     "text, such as by type_into"
                 )
             clock.act = time.perf_counter() - started
-            return entry.done(self._checked(action, target, before, expect, check, limit, clock, secret=secret))
+            result = self._checked(action, target, before, expect, check, limit, clock, secret=secret)
+            return entry.done(replace(result, confirmation=why))
 
     def _keys(
         self,
@@ -1125,7 +1129,7 @@ class ScreenAgent:
                 self.guard.allow_rate()
             whys = [why for stroke in strokes if (why := self.guard.key_needs_confirmation(stroke)) is not None]
             if self.policy.dry_run:
-                return entry.done(Result(action, None, "dry_run", timings_ms=clock.timings_ms()))
+                return entry.done(Result(action, None, "dry_run", (), clock.timings_ms(), "; ".join(whys)))
             self._check_focus()
             if whys:
                 words = self.guard.words_in(*keys)
@@ -1140,15 +1144,16 @@ class ScreenAgent:
                 else:
                     self.pointer.hotkey(*stroke)
             clock.act = time.perf_counter() - started
-            return entry.done(self._checked(action, None, before, expect, check, limit, clock))
+            result = self._checked(action, None, before, expect, check, limit, clock)
+            return entry.done(replace(result, confirmation="; ".join(whys)))
 
-    def _confirm_text(self, text: str, description: str, secret: bool) -> None:
+    def _confirm_text(self, text: str, description: str, secret: bool) -> str:
+        """Have a text with line breaks confirmed; return why it needs that, empty where it does not."""
         why = self.guard.text_needs_confirmation(text)
-        if why is None or self.policy.dry_run:
-            return
-        self.guard.confirm(
-            Proposal("type", description, None if secret else text, (), why, None, self._sight.look().image)
-        )
+        if why is not None and not self.policy.dry_run:
+            shown = None if secret else text
+            self.guard.confirm(Proposal("type", description, shown, (), why, None, self._sight.look().image))
+        return why or ""
 
     def _check_focus(self) -> None:
         """Raise ActionDenied where the keyboard goes to a window that the policy does not allow."""

@@ -491,7 +491,10 @@ class TestSafety:
         result = agent.click("Delete")
         assert result.effect == "dry_run" and "delete" in result.confirmation.lower()
         assert agent.type_into("Your name", "x\n").effect == "dry_run"
-        assert agent.press("enter").effect == "dry_run" and agent.scroll(3).effect == "dry_run"
+        for planned in (agent.press("enter"), agent.hotkey("ctrl", "s"), agent.type_into("Your name", "x\n")):
+            assert planned.effect == "dry_run" and planned.confirmation
+        for planned in (agent.press("tab"), agent.type_into("Your name", "x"), agent.scroll(3)):
+            assert planned.effect == "dry_run" and not planned.confirmation
         assert agent.drag("Delete", "Your name").effect == "dry_run"
         assert not program.of("press") and not program.of("enter") and not program.of("key")
         assert agent.pointer.position() == (1000, 900)

@@ -165,16 +165,15 @@ class Finder:
         """Return all text on a picture, one detection for each line, in reading order."""
         return self._timed(self.reader, shot, groundlink.read(), None)
 
-    def text_at(self, target: Target) -> list[str]:
-        """Return the words in and right around a target, one string for each line."""
+    def was_asked(self, shot: Shot) -> bool:
+        """Whether the reader has read this picture already, so that asking again costs next to nothing."""
+        return shot is self._asked and self.reader is self.locator
+
+    def text_at(self, target: Target, shot: Shot) -> list[str]:
+        """Return the words in and right around a target, one string for each line, from a picture of it."""
         x1, y1, x2, y2 = target.box
         reach = max(8.0, 0.75 * min(y2 - y1, x2 - x1))
-        around = (x1 - reach, y1 - reach, x2 + reach, y2 + reach)
-        shot = target.shot
-        if self.reader is not self.locator or shot is not self._asked:
-            # Nothing of it was read yet: only its surroundings are, with room so that no word is cut.
-            shot = shot.crop((x1 - 200, y1 - 40, x2 + 200, y2 + 40))
-        box = shot.view.box_to_picture(around)
+        box = shot.view.box_to_picture((x1 - reach, y1 - reach, x2 + reach, y2 + reach))
         words = [_words_in(found, box) for found in self.read(shot)]
         return [text for text in (target.text or "", *words) if text]
 
@@ -216,8 +215,9 @@ class Finder:
         tasks = self.locator.info.tasks
         if everything and "ground" in tasks:
             return Query("ground", (description,))
-        chosen = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
-        return Query(chosen, (description,))
+        if self._task is not None:
+            return Query(self._task, (description,))
+        return Query(next((task for task in _TASKS if task in tasks), tasks[0]), (description,))
 
     def _choose(self, shot: Shot, description: str, answer: Detections, choice: Choice) -> Target:
         targets = [_target(description, found, shot, number) for number, found in enumerate(answer, start=1)]

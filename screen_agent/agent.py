@@ -880,8 +880,10 @@ class ScreenAgent:
         x1, y1, x2, y2 = target.box
         margin = max(6.0, 0.5 * min(x2 - x1, y2 - y1))
         seen = target.shot
-        now = self._sight.veiled(self._sight.grab())
         box = (x1 - margin, y1 - margin, x2 + margin, y2 + margin)
+        now = self._sight.veiled(self._sight.grab(None if look else box))
+        if not _inside(_common(target.box, _floats(seen.view.area)), _floats(now.view.area)):
+            return False  # what is looked at is elsewhere now, as where its window has moved
         a, b = _clip(seen.pixels(box)), _clip(now.pixels(box))
         if seen.view.scale != now.view.scale or (a[2] - a[0], a[3] - a[1]) != (b[2] - b[0], b[3] - b[1]):
             # One of the pictures is cut off here: what both show is compared.

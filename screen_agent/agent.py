@@ -965,7 +965,7 @@ class ScreenAgent:
             came, why = self._expected(expect, before, limit)
             effect = "expected" if came else "none"
         now = self.screen.grab(area)
-        self._sight.idle.restart(now.frame, now.at)
+        self._sight.idle.restart(now.frame, now.at, watched=check or secret or expect is not None)
         if secret:
             self._hide(target, before, boxes or changed(before.frame, now.frame))
         clock.check = time.perf_counter() - started

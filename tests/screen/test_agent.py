@@ -73,6 +73,16 @@ class TestClicking:
         json.dumps(result.to_json())
         assert agent.click("Größe", expect="XXL").effect == "expected"
 
+    def test_what_unchecked_clicks_change_is_not_taken_for_a_clock(self, make, launch):
+        """The text changes when the click has been sent already, and the next look sees it change."""
+        words = ("Archive", "Bicycle")
+        program = launch("form", form(*(button(w, 30, 30 + 90 * i, **says(f"{w} it is")) for i, w in enumerate(words))))
+        agent = make(window="Trial")
+        for number in range(8):
+            agent.click(words[number % 2], check=False)
+        program.settle()
+        assert agent.click("Archive").effect == "changed"
+
     def test_every_button_and_count(self, agent, launch):
         program = launch("form", form(button("Target", 200, 100)))
         for method, kind, which in (

@@ -90,7 +90,7 @@ class Shot:
         """The picture as H×W×3, uint8, RGB."""
         height, width = self.frame.shape
         four = np.ascontiguousarray(self.frame, dtype="<u4").view(np.uint8).reshape(height, width, 4)
-        pixels = cv2.cvtColor(four, cv2.COLOR_BGRA2RGB)
+        pixels: Pixels = cv2.cvtColor(four, cv2.COLOR_BGRA2RGB).astype(np.uint8, copy=False)
         pixels.setflags(write=False)
         return pixels
 

@@ -296,6 +296,8 @@ class Toolbox:
         """Return the backend, loaded at first use."""
         with self._loading:
             if self._locator is None:
+                if job is not None and job.on_progress is not None:
+                    job.on_progress("loading the model", 0.0)  # not all backends tell
                 self._locator = self._load(None if job is None else job.on_progress)
                 if self._own:
                     self._locator.on_progress = None  # it was for loading; answers tell what they find

@@ -294,8 +294,7 @@ def serve_stdio(toolbox: Toolbox, wire: tuple[BinaryIO, BinaryIO] | None = None)
                     async for item in read:
                         if isinstance(item, Exception):
                             # The SDK drops what it cannot read; whoever sent it would wait for ever.
-                            error = JSONRPCError(jsonrpc="2.0", id=lines.last_id, error=lines.complaint())
-                            await write.send(SessionMessage(error))
+                            await write.send(SessionMessage(lines.complaint()))
                         else:
                             await send.send(item)
 
@@ -414,8 +413,7 @@ class _Lines:
     def __init__(self, source: BinaryIO, limit: int) -> None:
         self._source = source
         self._limit = limit
-        self._long: deque[int | str | None] = deque()
-        self.last_id: int | str | None = None
+        self._long: deque[int | str | None] = deque()  # ids of requests that were too long
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while line := await anyio.to_thread.run_sync(self._next, abandon_on_cancel=True):
@@ -431,13 +429,14 @@ class _Lines:
         self._long.append(_id_in(head, (tail + rest)[-4096:]))
         return "too long\n"
 
-    def complaint(self) -> ErrorData:
-        """Return what to say of a line that could not be read; `last_id` is then the id of its request, if known."""
+    def complaint(self) -> JSONRPCError:
+        """Return what to say of the next line that could not be read."""
         if not self._long:
-            self.last_id = None
-            return ErrorData(code=PARSE_ERROR, message="this line is no JSON-RPC message")
-        self.last_id = self._long.popleft()
-        return ErrorData(code=INVALID_REQUEST, message=f"the request has more than the limit of {self._limit:,} bytes")
+            error = ErrorData(code=PARSE_ERROR, message="this line is no JSON-RPC message")
+            return JSONRPCError(jsonrpc="2.0", id=None, error=error)
+        message = f"the request has more than the limit of {self._limit:,} bytes"
+        error = ErrorData(code=INVALID_REQUEST, message=message)
+        return JSONRPCError(jsonrpc="2.0", id=self._long.popleft(), error=error)
 
 
 def _id_in(head: bytes, tail: bytes) -> int | str | None:

@@ -895,8 +895,10 @@ class ScreenAgent:
         x1, y1, x2, y2 = target.box
         margin = max(6.0, 0.5 * min(x2 - x1, y2 - y1))
         seen = target.shot
-        now = self._sight.veiled(self._sight.grab())
         box = (x1 - margin, y1 - margin, x2 + margin, y2 + margin)
+        now = self._sight.veiled(self._sight.grab(None if look else box))
+        if not _inside(_common(target.box, _floats(seen.view.area)), _floats(now.view.area)):
+            return False  # what is looked at is elsewhere now, as where its window has moved
         a, b = _clip(seen.pixels(box)), _clip(now.pixels(box))
         if seen.view.scale != now.view.scale or (a[2] - a[0], a[3] - a[1]) != (b[2] - b[0], b[3] - b[1]):
             # One of the pictures is cut off here: what both show is compared.
@@ -991,7 +993,7 @@ class ScreenAgent:
             came, why = self._expected(expect, before, limit)
             effect = "expected" if came else "none"
         now = self.screen.grab(area)
-        self._sight.idle.restart(now.frame, now.at)
+        self._sight.idle.restart(now.frame, now.at, watched=check or secret or expect is not None)
         if secret:
             self._hide(target, before, boxes or changed(before.frame, now.frame))
         clock.check = time.perf_counter() - started

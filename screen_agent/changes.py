@@ -36,6 +36,8 @@ CARET = 4
 """A caret is at most so many pixels wide."""
 OFTEN = 3
 """A part that changed so often while idle lives; one that did less often may be the late effect of an earlier act."""
+LATE = 0.3
+"""Seconds after an act whose effect nobody watched in which changes come of it, and are not learnt as living."""
 CLOSELY = 0.5
 """Frames further apart than this, in seconds, say nothing of what blinked between them."""
 
@@ -105,12 +107,13 @@ class Idle:
     _last: Frame | None = None
     _at: float = 0.0
     _parts: list[_Part] = field(default_factory=list)
+    _from: float = 0.0
 
     def see(self, frame: Frame, at: float) -> None:
         """Take a frame of an idle screen, captured at `at` seconds of the monotonic clock."""
         last, gap = self._last, at - self._at
-        if last is None or last.shape != frame.shape or gap > CLOSELY:
-            self.restart(frame, at)
+        if last is None or last.shape != frame.shape or gap > CLOSELY or at < self._from:
+            self._last, self._at, self.span = frame, at, 0.0
             return
         self._last, self._at = frame, at
         self.span += max(0.0, gap)
@@ -127,9 +130,13 @@ class Idle:
             else:
                 known.box, known.times, known.at = _union(known.box, box), known.times + 1, at
 
-    def restart(self, frame: Frame, at: float) -> None:
-        """Begin to look anew, after an act; what lived before is remembered for a while."""
+    def restart(self, frame: Frame, at: float, *, watched: bool = True) -> None:
+        """Begin to look anew, after an act; what lived before is remembered for a while.
+
+        Where the effect of the act was not watched, it may be yet to come.
+        """
         self._last, self._at, self.span = frame, at, 0.0
+        self._from = at if watched else at + LATE
 
     def parts(self, now: float, *, often: bool) -> tuple[PixelBox, ...]:
         """Return the boxes of what changed while idle not long ago: at all, or as often as only a living part does."""

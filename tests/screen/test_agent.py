@@ -19,6 +19,7 @@ from groundlink.errors import (
     TargetNotFound,
 )
 from screen_agent import Policy, ScreenAgent
+from tests.conftest import until
 
 
 def button(text, x, y, **more):
@@ -72,6 +73,16 @@ class TestClicking:
         json.dumps(result.to_json())
         assert agent.click("Größe", expect="XXL").effect == "expected"
 
+    def test_what_unchecked_clicks_change_is_not_taken_for_a_clock(self, make, launch):
+        """The text changes when the click has been sent already, and the next look sees it change."""
+        words = ("Archive", "Bicycle")
+        program = launch("form", form(*(button(w, 30, 30 + 90 * i, **says(f"{w} it is")) for i, w in enumerate(words))))
+        agent = make(window="Trial")
+        for number in range(8):
+            agent.click(words[number % 2], check=False)
+        program.settle()
+        assert agent.click("Archive").effect == "changed"
+
     def test_every_button_and_count(self, agent, launch):
         program = launch("form", form(button("Target", 200, 100)))
         for method, kind, which in (
@@ -90,6 +101,19 @@ class TestClicking:
         result = agent.click(target)
         assert program.event("command", widget="Wander") and result.effect == "changed"
         assert result.target.pixel != target.pixel
+
+    def test_what_was_found_in_a_window_that_is_elsewhere_now(self, make, launch):
+        """Where the window was nothing has changed, as far as the window shows it: that is not still."""
+        program = launch("form", form(button("Wander", 30, 30, **says("caught")), x=20, y=20, w=600))
+        behind = launch("form", form(title="Behind", x=20, y=20, w=600))
+        agent = make(window="Trial")
+        program.say("raise")
+        target = agent.find("Wander")
+        program.say("window", x=900, y=560)
+        program.settle()
+        until(lambda: agent.window("Trial").box[0] > 800)
+        assert agent.click(target).effect == "changed"
+        assert program.event("command", widget="Wander") and not behind.of("press")
 
     def test_a_button_that_moves_while_it_is_looked_for(self, agent, launch):
         program = launch(

@@ -16,6 +16,7 @@ from groundlink.errors import BadQuery, NoDisplay
 from screen_agent import Screen, ScreenAgent, Shot, View, screenshot
 from screen_agent.capture import VEIL
 from tests.conftest import until
+from tests.screen.conftest import end, start_screen
 
 SIDES = st.integers(1, 4000)
 PLACES = st.integers(-5000, 5000)
@@ -131,6 +132,26 @@ class TestScreen:
             for name in ("L", "R"):
                 subprocess.run(["xrandr", "--delmonitor", name], check=True)
         until(lambda: screen.monitors() == [(0, 0, 1920, 1080)])
+
+    def test_a_server_that_ends_and_one_started_anew(self, desktop, monkeypatch):
+        """The connection is kept from picture to picture, and made anew where it is lost or too old."""
+        screen = Screen()
+        server, display = start_screen("640x480x24")
+        monkeypatch.setenv("DISPLAY", display)
+        try:
+            assert screen.grab(screen.area()).view.size == (640, 480)
+        finally:
+            end(server)
+        with pytest.raises(NoDisplay, match="xauth"):
+            screen.grab((0, 0, 10, 10))
+        again = subprocess.Popen(["Xvfb", display, "-screen", "0", "800x600x24"], stderr=subprocess.DEVNULL)
+        try:
+            until(lambda: not subprocess.run(["xdpyinfo"], capture_output=True, check=False).returncode)
+            assert screen.grab((0, 0, 800, 600)).view.size == (800, 600)
+        finally:
+            end(again)
+        monkeypatch.setenv("DISPLAY", desktop)
+        assert screen.grab(screen.area()).view.size == (1920, 1080)
 
     def test_the_whole_screen_as_a_picture(self, desktop):
         assert screenshot().size == (1920, 1080) and screenshot().mode == "RGB"

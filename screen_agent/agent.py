@@ -823,7 +823,7 @@ class ScreenAgent:
 
     def _confirm(self, action: str, targets: Sequence[Target], retry: int, asked: dict[tuple[str, ...], str]) -> None:
         """Have an act confirmed that words of the deny-list are about, once for the same words."""
-        if action in {"hover", "scroll"}:
+        if action in {"hover", "scroll"} or not self.policy.deny:
             return
         there = [text for end in targets for text in self._text_at(end)]
         if retry and (words := self.guard.words_in(*(end.description for end in targets), *there)):

@@ -213,7 +213,8 @@ def watch_effect(
             later.note(box, previous, frame, now)
         previous = frame
         late = now - start >= timeout
-        sure, open_ = [], []
+        sure: list[PixelBox] = []
+        open_: list[PixelBox] = []
         for box in changed(before, frame, (*ignored, *later.blinking)):
             if due is not None and not any(overlap(box, part) for part in due):
                 continue  # too late

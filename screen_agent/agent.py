@@ -32,7 +32,7 @@ from groundlink.errors import (
 from groundlink.locator import Locator
 from groundlink.query import Query, Task
 from screen_agent.capture import Frame, PixelBox, Screen, Shot, check_box
-from screen_agent.changes import alike, changed, watch_effect
+from screen_agent.changes import PATIENCE, alike, changed, watch_effect
 from screen_agent.clipboard import paste
 from screen_agent.ground import Choice, Finder, Target, check_choice
 from screen_agent.keyboard import key_name, type_keys, typeable
@@ -823,7 +823,7 @@ class ScreenAgent:
 
     def _confirm(self, action: str, targets: Sequence[Target], retry: int, asked: dict[tuple[str, ...], str]) -> None:
         """Have an act confirmed that words of the deny-list are about, once for the same words."""
-        if action in {"hover", "scroll"}:
+        if action in {"hover", "scroll"} or not self.policy.deny:
             return
         there = [text for end in targets for text in self._text_at(end)]
         if retry and (words := self.guard.words_in(*(end.description for end in targets), *there)):
@@ -984,6 +984,7 @@ class ScreenAgent:
                 accept=None
                 if expect is not None or target is None or tips is None
                 else (lambda boxes: self._without_hover(target, before, boxes, tips)),
+                patience=PATIENCE if expect is None else 0.0,
             )
             boxes = seen.boxes
             effect = "changed" if boxes else "none"

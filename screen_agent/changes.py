@@ -28,6 +28,8 @@ QUIET = 0.12
 """Seconds without change after which a change is taken for finished."""
 REMEMBERED = 5.0
 """Seconds for which a part that changed while idle is remembered after it last did."""
+ALIKE = 0.8
+"""The correlation, of either sign, above which two pictures are of one thing in the same place."""
 CARET = 4
 """A caret is at most so many pixels wide."""
 OFTEN = 3
@@ -63,6 +65,19 @@ def changed(before: Frame, after: Frame, ignored: tuple[PixelBox, ...] = ()) -> 
         x, y = left * BLOCK, top * BLOCK
         boxes.append((x + int(xs[0]), y + int(ys[0]), x + int(xs[-1]) + 1, y + int(ys[-1]) + 1))
     return tuple(boxes)
+
+
+def alike(a: Frame, b: Frame) -> bool:
+    """Whether two frames of one size show the same thing in the same place, be it in other colours.
+
+    So it is with a button that lights up under the pointer, and not with one that has moved: their correlation tells.
+    """
+    if np.array_equal(a, b):
+        return True
+    grey = [np.stack([(part >> shift) & 0xFF for shift in (0, 8, 16)]).sum(axis=0, dtype=np.float64) for part in (a, b)]
+    first, second = (part - part.mean() for part in grey)
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return spread > 0 and abs(float((first * second).sum())) > ALIKE * spread
 
 
 def overlap(a: PixelBox, b: PixelBox) -> bool:
@@ -161,6 +176,7 @@ def watch_effect(
     clock: Callable[[], float],
     timeout: float,
     likely: PixelBox | None = None,
+    accept: Callable[[tuple[PixelBox, ...]], tuple[PixelBox, ...]] | None = None,
 ) -> Effect:
     """Look at the screen after an act until its effect is certain, or `timeout` seconds have passed without any.
 
@@ -176,6 +192,8 @@ def watch_effect(
         clock: the monotonic clock, in seconds.
         timeout: seconds.
         likely: where an effect is expected, as where text is typed: there all but a caret counts at once.
+        accept: given changes that are certain, returns those that are an effect; the rest is no longer looked at, as
+            it is now.
     """
     start = now = clock()
     ignored, suspect = idle.parts(now, often=True), idle.parts(now, often=False)
@@ -203,8 +221,15 @@ def watch_effect(
                 counts = counts or (late and (known or expected or (large and idle.span >= 0.3)))
             if counts:
                 sure.append(box)
-        if sure or late:
-            return Effect(tuple(sure), frame, now - start)
+        effect = tuple(sure)
+        if effect and accept is not None:
+            effect = accept(effect)
+            if not effect:
+                frame, before = grab(), before.copy()
+                for x1, y1, x2, y2 in sure:
+                    before[y1:y2, x1:x2] = frame[y1:y2, x1:x2]
+        if effect or late:
+            return Effect(effect, frame, now - start)
         wait(0.025)
 
 

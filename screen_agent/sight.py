@@ -21,6 +21,8 @@ SETTLE_LIMIT = 1.0
 """Seconds to wait at most for a moving screen to rest."""
 SAMPLE_SECONDS = 0.15
 """How often the screen is looked at while the backend is busy."""
+WORDS_AROUND = (200, 40)
+"""Pixels beside and above a box that words may begin in."""
 FRAME_SECONDS = 0.015
 """Between two looks at a screen that is waited for; about one frame of a monitor."""
 
@@ -100,6 +102,21 @@ class Sight:
         if within not in self._parts:
             self._parts[within] = shot.crop(within)
         return self._parts[within]
+
+    def around(self, box: Box) -> Shot:
+        """Take a picture of a box of the desktop and what is around it, also outside of what is looked at.
+
+        There is room around it for the words that the box may be a part of.
+        """
+        x1, y1, x2, y2 = box
+        area = self.screen.area(
+            region=(x1 - WORDS_AROUND[0], y1 - WORDS_AROUND[1], x2 + WORDS_AROUND[0], y2 + WORDS_AROUND[1])
+        )
+        return self.veiled(self.screen.grab(area))
+
+    def is_all(self, shot: Shot) -> bool:
+        """Whether a picture shows the whole desktop."""
+        return shot.view.area == self.screen.area()
 
     def hide(self, box: Box) -> None:
         """Cover a box of the desktop in every picture from now on; it moves and goes with its window."""

@@ -287,6 +287,14 @@ class TestTruth:
             agent.click("Dead", retry=2, timeout=0.3)
         assert len(program.of("press")) == 3
 
+    def test_a_tooltip_that_goes_does_not_hide_the_effect_that_follows(self, agent, launch):
+        tip = {"tooltip": "Click to begin", "tooltip_ms": 100}
+        program = launch("form", form(button("Begin", 30, 30, **tip, **says("Begun", after=900))))
+        agent.hover("Begin")
+        program.event("tooltip", widget="Begin")
+        assert agent.click("Begin").effect == "changed"
+        assert len(program.of("press")) == 1
+
     def test_a_tooltip_that_comes_late_is_no_effect(self, agent, launch):
         program = launch("form", form(button("Dead", 30, 30, dead=True, tooltip="Nothing here", tooltip_ms=700)))
         with pytest.raises(ActionHadNoEffect):
@@ -469,6 +477,11 @@ class TestSafety:
         willing = make(policy=Policy(confirm=confirm))
         willing.click("account", check=False, threshold=0.5)
         program.event("command", widget="Delete account")
+        x1, y1, x2, y2 = willing.find("account", threshold=0.5).box
+        with pytest.raises(ActionDenied, match="delete"):  # also where the agent is told to look at half of the words
+            agent.click("account", within=(x1 - 3, y1 - 3, x2 + 3, y2 + 3))
+        with pytest.raises(ActionDenied, match="delete"):
+            make(region=(x1 - 3, y1 - 3, x2 + 3, y2 + 3)).click("account")
         assert "Delete account" in asked[0].why and asked[0].words == ("delete",) and asked[0].box
         with pytest.raises(ActionDenied):
             make(policy=Policy(confirm=lambda proposal: False)).click("Löschen")
@@ -502,7 +515,10 @@ class TestSafety:
         result = agent.click("Delete")
         assert result.effect == "dry_run" and "delete" in result.confirmation.lower()
         assert agent.type_into("Your name", "x\n").effect == "dry_run"
-        assert agent.press("enter").effect == "dry_run" and agent.scroll(3).effect == "dry_run"
+        for planned in (agent.press("enter"), agent.hotkey("ctrl", "s"), agent.type_into("Your name", "x\n")):
+            assert planned.effect == "dry_run" and planned.confirmation
+        for planned in (agent.press("tab"), agent.type_into("Your name", "x"), agent.scroll(3)):
+            assert planned.effect == "dry_run" and not planned.confirmation
         assert agent.drag("Delete", "Your name").effect == "dry_run"
         assert not program.of("press") and not program.of("enter") and not program.of("key")
         assert agent.pointer.position() == (1000, 900)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from screen_agent.changes import Idle, changed, overlap, watch_effect
+from screen_agent.changes import Idle, alike, changed, overlap, watch_effect
 
 SIZE = (300, 400)
 CARET = (50, 60, 52, 80)
@@ -169,6 +169,17 @@ def test_another_screen_is_learnt_anew():
     assert not idle.parts(0.9, often=False) and idle.span == 0
     idle.see(other, 60.0)
     assert idle.span == 0, "frames far apart say nothing of what blinked between them"
+
+
+def test_a_thing_in_other_colours_is_in_place_and_a_moved_one_is_not():
+    rng = np.random.default_rng(3)
+    letters = np.where(rng.random((18, 60)) < 0.3, 0x202020, 0xE0E0E0).astype(np.uint32)
+    lit = np.where(letters == 0x202020, 0x000000, 0x80C0FF).astype(np.uint32)
+    inverted = np.where(letters == 0x202020, 0xFFFFFF, 0x1030A0).astype(np.uint32)
+    assert alike(letters, letters) and alike(letters, lit) and alike(letters, inverted)
+    for by in (1, 2, 5, 20):
+        assert not alike(letters, np.roll(letters, by, axis=1)) and not alike(letters, np.roll(letters, by, axis=0))
+    assert not alike(letters, np.full_like(letters, 0xE0E0E0)), "gone"
 
 
 def test_a_screen_of_another_size_is_a_change():

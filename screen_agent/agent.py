@@ -559,6 +559,12 @@ class ScreenAgent:
             try:
                 return self._finder.find(self._sight.look(self._within(inside)), what, choice)
             except TargetNotFound as error:
+                if self.policy.dry_run:
+                    raise TargetNotFound(
+                        f'"{what}" is not there yet, and a dry run does not scroll; {error}',
+                        error.candidates,
+                        error.picture,
+                    ) from error
                 if turn == turns:
                     raise TargetNotFound(
                         f'"{what}" was not there after scrolling {turns} times; {error}',
@@ -1059,8 +1065,10 @@ class ScreenAgent:
                     "the secret has characters that the keyboard layout lacks, and would be on the clipboard for a "
                     "moment; allow that with Policy(secrets_on_clipboard=True)"
                 )
+            confirmation = self.guard.text_needs_confirmation(text) or ""
             if self.policy.dry_run:
-                return entry.done(Result(action, target, "dry_run", timings_ms=clock.timings_ms()))
+                timings = clock.timings_ms()
+                return entry.done(Result(action, target, "dry_run", timings_ms=timings, confirmation=confirmation))
             self._check_focus()
             before = self._sight.grab()
             clock.at_act()
@@ -1073,7 +1081,8 @@ class ScreenAgent:
                     "text, such as by type_into"
                 )
             clock.act = time.perf_counter() - started
-            return entry.done(self._checked(action, target, before, expect, check, limit, clock, secret=secret))
+            result = self._checked(action, target, before, expect, check, limit, clock, secret=secret)
+            return entry.done(replace(result, confirmation=confirmation))
 
     def _keys(
         self,
@@ -1096,8 +1105,10 @@ class ScreenAgent:
             if not self.policy.dry_run:
                 self.guard.allow_rate()
             whys = [why for stroke in strokes if (why := self.guard.key_needs_confirmation(stroke)) is not None]
+            confirmation = "; ".join(whys)
             if self.policy.dry_run:
-                return entry.done(Result(action, None, "dry_run", timings_ms=clock.timings_ms()))
+                timings = clock.timings_ms()
+                return entry.done(Result(action, None, "dry_run", timings_ms=timings, confirmation=confirmation))
             self._check_focus()
             if whys:
                 words = self.guard.words_in(*keys)
@@ -1112,7 +1123,8 @@ class ScreenAgent:
                 else:
                     self.pointer.hotkey(*stroke)
             clock.act = time.perf_counter() - started
-            return entry.done(self._checked(action, None, before, expect, check, limit, clock))
+            result = self._checked(action, None, before, expect, check, limit, clock)
+            return entry.done(replace(result, confirmation=confirmation))
 
     def _confirm_text(self, text: str, description: str, secret: bool) -> None:
         why = self.guard.text_needs_confirmation(text)
@@ -1218,8 +1230,10 @@ def _describe(description: str) -> None:
 
 
 def _check_text(text: Any) -> None:
-    if not isinstance(text, str) or not text:
-        raise BadQuery(f"the text to type is a string with at least one character, not {type(text).__name__}")
+    if not isinstance(text, str):
+        raise BadQuery(f"the text to type is a string, not {type(text).__name__}")
+    if not text:
+        raise BadQuery("the text to type is empty; it needs at least one character")
     if len(text) > MAX_TYPED:
         raise BadQuery(f"the text to type has {len(text):,} characters; at most {MAX_TYPED:,} go in one call")
 

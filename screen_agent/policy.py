@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from groundlink.detections import Box
-from groundlink.errors import ActionDenied, BadQuery
+from groundlink.errors import ActionDenied, BackendUnavailable, BadQuery, NoDisplay
 from groundlink.image import printable
 from screen_agent.words import DENY_WORDS, folds_to_nothing, matches, matches_in
 
@@ -285,6 +285,7 @@ class Guard:
 
         Raises:
             ActionDenied: it is there, or nobody can tell whether it is.
+            NoDisplay, BackendUnavailable: there is no screen, or it cannot be reached.
         """
         path = self.policy.stop_file
         if path is not None:
@@ -303,6 +304,8 @@ class Guard:
         if chord is not None and self._keys_down is not None and not self._stopped:
             try:
                 held = {normal_key(key) for key in self._keys_down()}
+            except (BackendUnavailable, NoDisplay):
+                raise  # there is nothing to act on, which says more
             except Exception as error:
                 raise ActionDenied(
                     f"the stop keys {'+'.join(chord)} cannot be watched ({error}), and nothing is done without them; "

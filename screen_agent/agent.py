@@ -32,7 +32,7 @@ from groundlink.errors import (
 from groundlink.locator import Locator
 from groundlink.query import Query, Task
 from screen_agent.capture import Frame, PixelBox, Screen, Shot, check_box
-from screen_agent.changes import changed, watch_effect
+from screen_agent.changes import alike, changed, watch_effect
 from screen_agent.clipboard import paste
 from screen_agent.ground import Choice, Finder, Target, check_choice
 from screen_agent.keyboard import key_name, type_keys, typeable
@@ -326,27 +326,29 @@ class ScreenAgent:
         within: Place | None = None,
         threshold: float | None = None,
     ) -> Target:
-        """Wait until something is there, and return it.
+        """Wait until something is there, and return it. A look that was begun in time is finished.
 
         Raises:
             DeadlineExceeded: it did not appear in `timeout` seconds.
             TargetAmbiguous: see the class.
         """
         _check_seconds("timeout", timeout)
-        missed: list[TargetNotFound] = []
+        missed = ["it was never looked for"]
 
         def look(shot: Shot) -> Target | None:
+            answer = self._finder.ask(shot, what, threshold=threshold)
+            if not len(answer):
+                missed[0] = answer.reason
+                return None
             try:
                 return self._finder.find(shot, what, self._choice(nth, near, threshold))
-            except TargetNotFound as error:
-                missed[:] = [error]
+            except TargetNotFound as error:  # there, but not as often as `nth` says
+                missed[0] = str(error)
                 return None
 
         found: Target | None = self._until(look, timeout, within)
         if found is None:
-            raise DeadlineExceeded(
-                f'"{what}" did not appear within {timeout:g} s; {missed[0] if missed else "it was never looked for"}'
-            )
+            raise DeadlineExceeded(f'"{what}" did not appear within {timeout:g} s; {missed[0]}')
         return found
 
     def wait_gone(
@@ -629,7 +631,7 @@ class ScreenAgent:
     ) -> Result:
         """Click into a field and type; with `clear` what was in it is replaced. See `type_text`."""
         _check_text(text)
-        self._confirm_text(text, what if isinstance(what, str) else what.description, secret)
+        why = self._confirm_text(text, what if isinstance(what, str) else what.description, secret)
         clicked = self._pointed(
             "click", what, self._choice(nth, near, threshold), within, lambda targets: self.pointer.click("left", 1),
             check=False,
@@ -640,7 +642,9 @@ class ScreenAgent:
                 self._check_focus()
                 for keys in _EMPTY:
                     self.pointer.hotkey(*keys)
-        return self._typed("type", text, clicked, secret, expect, check, timeout)
+        confirmation = "; ".join(filter(None, (clicked.confirmation, why)))
+        result = self._typed("type", text, clicked, secret, expect, check, timeout)
+        return replace(result, confirmation=confirmation)
 
     def press(
         self,
@@ -791,12 +795,14 @@ class ScreenAgent:
                     self.guard.check_stop()
                     self.pointer.move(*target.pixel)
                     clock.wait += max(0.0, self._settle(target) - HOVER_SECONDS)
-                    before = self._sight.grab()
                     self.guard.check_stop()
                     self._check_spots(targets)
-                    # Nothing may have come between, nor a window have moved, since the target was seen.
+                    # Nothing may have come between, nor anything have moved, since the target was seen.
+                    tips = self._tooltips()
                     unmoved = [self._owner(end.pixel) for end in targets] == owners
-                    if unmoved and _near(self.pointer.position(), target.pixel):
+                    unmoved = unmoved and _near(self.pointer.position(), target.pixel)
+                    before = self._sight.grab()
+                    if unmoved and (not still or self._is_in_place(target, before)):
                         break
                 started = time.perf_counter()
                 self._sight.wait_quiet(target.box)
@@ -816,20 +822,29 @@ class ScreenAgent:
                 perform(targets)
                 self._hovering = False
             clock.act = time.perf_counter() - started
-            result = self._checked(action, target, before, expect, check, limit, clock, hover=perform is not None)
+            result = self._checked(
+                action, target, before, expect, check, limit, clock, tips=tips if perform is not None else None
+            )
             return entry.done(replace(result, confirmation="; ".join(asked.values())))
 
     def _confirm(self, action: str, targets: Sequence[Target], retry: int, asked: dict[tuple[str, ...], str]) -> None:
         """Have an act confirmed that words of the deny-list are about, once for the same words."""
         if action in {"hover", "scroll"}:
             return
-        there = [text for end in targets for text in self._finder.text_at(end)]
+        there = [text for end in targets for text in self._text_at(end)]
         if retry and (words := self.guard.words_in(*(end.description for end in targets), *there)):
             raise ActionDenied(
                 f"retry is not for words of the deny-list ({_listed(words)}): {action} "
                 f'"{targets[0].description}" once, and look before doing it again'
             )
         self._confirm_words(action, [end.description for end in targets], there, targets[0], asked)
+
+    def _text_at(self, target: Target) -> list[str]:
+        """Read what stands at a target, wherever the agent was told to look: no part of a word is left out."""
+        shot = target.shot
+        if not (self._finder.was_asked(shot) and self._sight.is_all(shot)):
+            shot = self._sight.around(target.box)
+        return self._finder.text_at(target, shot)
 
     def _confirm_words(
         self,
@@ -886,8 +901,10 @@ class ScreenAgent:
         x1, y1, x2, y2 = target.box
         margin = max(6.0, 0.5 * min(x2 - x1, y2 - y1))
         seen = target.shot
-        now = self._sight.veiled(self._sight.grab())
         box = (x1 - margin, y1 - margin, x2 + margin, y2 + margin)
+        now = self._sight.veiled(self._sight.grab(None if look else box))
+        if not _inside(_common(target.box, _floats(seen.view.area)), _floats(now.view.area)):
+            return False  # what is looked at is elsewhere now, as where its window has moved
         a, b = _clip(seen.pixels(box)), _clip(now.pixels(box))
         if seen.view.scale != now.view.scale or (a[2] - a[0], a[3] - a[1]) != (b[2] - b[0], b[3] - b[1]):
             # One of the pictures is cut off here: what both show is compared.
@@ -905,6 +922,14 @@ class ScreenAgent:
             if (c - x) * (d - y) < 0.5 * (b[2] - b[0]) * (b[3] - b[1])
         ]
         return not changed(old, new, tuple(lively))
+
+    def _is_in_place(self, target: Target, now: Shot) -> bool:
+        """Whether a target is where it was found, whatever colours it has with the pointer on it."""
+        seen, now = target.shot, self._sight.veiled(now)
+        box = _common(target.box, _common(_floats(seen.view.area), _floats(now.view.area)))
+        a, b = _clip(seen.pixels(box)), _clip(now.pixels(box))
+        old, new = seen.frame[a[1] : a[3], a[0] : a[2]], now.frame[b[1] : b[3], b[0] : b[2]]
+        return old.shape == new.shape and alike(old, new)
 
     def _look_again(self, target: Target, what: str | Target, choice: Choice, within: Place | None) -> Target:
         moved = self._finder.moved(target, self._sight.look(self._within(within)))
@@ -937,10 +962,13 @@ class ScreenAgent:
         limit: float,
         clock: _Clock,
         *,
-        hover: bool = False,
+        tips: Sequence[Box] | None = None,
         secret: bool = False,
     ) -> Result:
-        """Look at what came of an act that has just been done; raise ActionHadNoEffect where nothing did."""
+        """Look at what came of an act that has just been done; raise ActionHadNoEffect where nothing did.
+
+        `tips` are the tooltips that were there before an act of the pointer, None for other acts.
+        """
         started = time.perf_counter()
         area = before.view.area
 
@@ -958,18 +986,19 @@ class ScreenAgent:
                 self._sight.wait,
                 time.monotonic,
                 limit if expect is None else 0.2,
-                before.pixels(target.box) if target is not None and not hover else None,
+                likely=before.pixels(target.box) if target is not None and tips is None else None,
+                accept=None
+                if expect is not None or target is None or tips is None
+                else (lambda boxes: self._without_hover(target, before, boxes, tips)),
             )
             boxes = seen.boxes
-            if boxes and expect is None and target is not None and hover:
-                boxes = self._without_hover(target, before, boxes)
             effect = "changed" if boxes else "none"
             why = f"nothing on the screen changed within {limit:g} s"
         if expect is not None:
             came, why = self._expected(expect, before, limit)
             effect = "expected" if came else "none"
         now = self.screen.grab(area)
-        self._sight.idle.restart(now.frame, now.at)
+        self._sight.idle.restart(now.frame, now.at, watched=check or secret or expect is not None)
         if secret:
             self._hide(target, before, boxes or changed(before.frame, now.frame))
         clock.check = time.perf_counter() - started
@@ -991,15 +1020,18 @@ class ScreenAgent:
             )
         return result
 
-    def _without_hover(self, target: Target, before: Shot, boxes: tuple[PixelBox, ...]) -> tuple[PixelBox, ...]:
-        """Return what of a change is more than a hover effect or a tooltip that came late.
+    def _tooltips(self) -> list[Box]:
+        return [] if self._windows is None else self._windows.tooltips()
+
+    def _without_hover(
+        self, target: Target, before: Shot, boxes: tuple[PixelBox, ...], tips: Sequence[Box]
+    ) -> tuple[PixelBox, ...]:
+        """Return what of a change is more than a hover effect or a tooltip that came late, or went.
 
         Only a change that keeps to the target itself, or to a tooltip, can be one. It goes when the pointer does.
         """
-        if self._windows is not None:
-            view = before.view
-            tips = [view.box_to_picture(tip) for tip in self._windows.tooltips()]
-            boxes = tuple(box for box in boxes if not any(_inside(_floats(box), tip) for tip in tips))
+        shown = [before.view.box_to_picture(tip) for tip in (*tips, *self._tooltips())]
+        boxes = tuple(box for box in boxes if not any(_inside(_floats(box), tip) for tip in shown))
         x1, y1, x2, y2 = before.view.box_to_picture(target.box)
         reach = 14 + 0.5 * (y2 - y1)
         around = (x1 - 2 * reach, y1 - reach, x2 + 2 * reach, y2 + reach)
@@ -1054,21 +1086,20 @@ class ScreenAgent:
         with self._logged(action, "" if target is None else target.description) as entry:
             entry.more = {"secret": True} if secret else {"text": text}
             entry.target = target
+            why = ""
             self.guard.check_stop()
             if clicked is None:
                 if not self.policy.dry_run:
                     self.guard.allow_rate()
-                self._confirm_text(text, "", secret)
+                why = self._confirm_text(text, "", secret)
             by_keys = typeable(text)
             if secret and not by_keys and not self.policy.secrets_on_clipboard:
                 raise ActionDenied(
                     "the secret has characters that the keyboard layout lacks, and would be on the clipboard for a "
                     "moment; allow that with Policy(secrets_on_clipboard=True)"
                 )
-            confirmation = self.guard.text_needs_confirmation(text) or ""
             if self.policy.dry_run:
-                timings = clock.timings_ms()
-                return entry.done(Result(action, target, "dry_run", timings_ms=timings, confirmation=confirmation))
+                return entry.done(Result(action, target, "dry_run", (), clock.timings_ms(), why))
             self._check_focus()
             before = self._sight.grab()
             clock.at_act()
@@ -1082,7 +1113,7 @@ class ScreenAgent:
                 )
             clock.act = time.perf_counter() - started
             result = self._checked(action, target, before, expect, check, limit, clock, secret=secret)
-            return entry.done(replace(result, confirmation=confirmation))
+            return entry.done(replace(result, confirmation=why))
 
     def _keys(
         self,
@@ -1105,10 +1136,8 @@ class ScreenAgent:
             if not self.policy.dry_run:
                 self.guard.allow_rate()
             whys = [why for stroke in strokes if (why := self.guard.key_needs_confirmation(stroke)) is not None]
-            confirmation = "; ".join(whys)
             if self.policy.dry_run:
-                timings = clock.timings_ms()
-                return entry.done(Result(action, None, "dry_run", timings_ms=timings, confirmation=confirmation))
+                return entry.done(Result(action, None, "dry_run", (), clock.timings_ms(), "; ".join(whys)))
             self._check_focus()
             if whys:
                 words = self.guard.words_in(*keys)
@@ -1124,15 +1153,15 @@ class ScreenAgent:
                     self.pointer.hotkey(*stroke)
             clock.act = time.perf_counter() - started
             result = self._checked(action, None, before, expect, check, limit, clock)
-            return entry.done(replace(result, confirmation=confirmation))
+            return entry.done(replace(result, confirmation="; ".join(whys)))
 
-    def _confirm_text(self, text: str, description: str, secret: bool) -> None:
+    def _confirm_text(self, text: str, description: str, secret: bool) -> str:
+        """Have a text with line breaks confirmed; return why it needs that, empty where it does not."""
         why = self.guard.text_needs_confirmation(text)
-        if why is None or self.policy.dry_run:
-            return
-        self.guard.confirm(
-            Proposal("type", description, None if secret else text, (), why, None, self._sight.look().image)
-        )
+        if why is not None and not self.policy.dry_run:
+            shown = None if secret else text
+            self.guard.confirm(Proposal("type", description, shown, (), why, None, self._sight.look().image))
+        return why or ""
 
     def _check_focus(self) -> None:
         """Raise ActionDenied where the keyboard goes to a window that the policy does not allow."""

@@ -6,15 +6,18 @@ origin is the top-left corner of the first monitor; monitors to its left or abov
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -22,6 +25,7 @@ from PIL import Image
 from groundlink.detections import Box
 from groundlink.errors import BackendUnavailable, BadQuery, NoDisplay
 from groundlink.image import Pixels
+from screen_agent.x11 import supported
 
 Frame: TypeAlias = npt.NDArray[np.uint32]
 """A captured picture, H×W, one number 0xRRGGBB for each pixel: compared in a millisecond."""
@@ -84,13 +88,16 @@ class Shot:
     @cached_property
     def rgb(self) -> Pixels:
         """The picture as H×W×3, uint8, RGB."""
-        return np.asarray(self.image)
+        height, width = self.frame.shape
+        four = np.ascontiguousarray(self.frame, dtype="<u4").view(np.uint8).reshape(height, width, 4)
+        pixels: Pixels = cv2.cvtColor(four, cv2.COLOR_BGRA2RGB).astype(np.uint8, copy=False)
+        pixels.setflags(write=False)
+        return pixels
 
     @cached_property
     def image(self) -> Image.Image:
         """The picture as a PIL image of mode RGB."""
-        height, width = self.frame.shape
-        return Image.frombytes("RGB", (width, height), self.frame.astype("<u4", copy=False).tobytes(), "raw", "BGRX")
+        return Image.fromarray(self.rgb)
 
     def crop(self, box: Box) -> Shot:
         """Return the part of the picture that shows a box of the desktop, as far as it is in the picture.
@@ -178,11 +185,11 @@ class Screen:
             NoDisplay: as `monitors`; also where the area is no longer on the screen.
         """
         x1, y1, x2, y2 = area
-        with _Grabber() as grabber:
-            shot = grabber.grab({"left": x1, "top": y1, "width": x2 - x1, "height": y2 - y1})
+        shot = _kept.grab({"left": x1, "top": y1, "width": x2 - x1, "height": y2 - y1})
         frame = np.frombuffer(shot.raw, dtype="<u4").reshape(shot.height, shot.width)
         # The fourth byte means nothing, and differs from server to server.
-        return Shot(frame & np.uint32(0xFFFFFF), View(area, (shot.width, shot.height)), time.monotonic())
+        np.bitwise_and(frame, np.uint32(0xFFFFFF), out=frame)
+        return Shot(frame, View(area, (shot.width, shot.height)), time.monotonic())
 
 
 def screenshot() -> Image.Image:
@@ -231,6 +238,44 @@ class _Grabber:
         self._mss.__exit__(kind, error, traceback)
         if isinstance(error, (mss.ScreenShotError, OSError)) and not isinstance(error, NoDisplay):
             raise _unreadable(error) from error
+
+
+class _Kept:
+    """mss kept open on X11, where most of a first picture is the making of shared memory. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: Any = None
+        self._of: tuple[int, str] = (0, "")
+
+    def grab(self, part: dict[str, int]) -> Any:
+        if not supported():
+            with _Grabber() as grabber:
+                return grabber.grab(part)
+        check_session()
+        # A process must not speak through the connection of its parent.
+        now = (os.getpid(), os.environ["DISPLAY"])
+        with self._lock:
+            if self._open is not None and self._of == now:
+                # What fails may be an old connection: to a server started anew, or made when the screen was smaller.
+                with contextlib.suppress(Exception):
+                    return self._open.grab(part)
+            if self._open is not None and self._of[0] == now[0]:
+                with contextlib.suppress(Exception):
+                    self._open.close()
+            self._open = None
+            grabber = _Grabber()
+            opened = grabber.__enter__()
+            try:
+                shot = opened.grab(part)
+            except BaseException as error:
+                grabber.__exit__(type(error), error, error.__traceback__)
+                raise
+            self._open, self._of = opened, now
+            return shot
+
+
+_kept = _Kept()
 
 
 def check_session() -> None:

@@ -28,10 +28,14 @@ QUIET = 0.12
 """Seconds without change after which a change is taken for finished."""
 REMEMBERED = 5.0
 """Seconds for which a part that changed while idle is remembered after it last did."""
+ALIKE = 0.8
+"""The correlation, of either sign, above which two pictures are of one thing in the same place."""
 CARET = 4
 """A caret is at most so many pixels wide."""
 OFTEN = 3
 """A part that changed so often while idle lives; one that did less often may be the late effect of an earlier act."""
+LATE = 0.3
+"""Seconds after an act whose effect nobody watched in which changes come of it, and are not learnt as living."""
 CLOSELY = 0.5
 """Frames further apart than this, in seconds, say nothing of what blinked between them."""
 
@@ -63,6 +67,19 @@ def changed(before: Frame, after: Frame, ignored: tuple[PixelBox, ...] = ()) -> 
     return tuple(boxes)
 
 
+def alike(a: Frame, b: Frame) -> bool:
+    """Whether two frames of one size show the same thing in the same place, be it in other colours.
+
+    So it is with a button that lights up under the pointer, and not with one that has moved: their correlation tells.
+    """
+    if np.array_equal(a, b):
+        return True
+    grey = [np.stack([(part >> shift) & 0xFF for shift in (0, 8, 16)]).sum(axis=0, dtype=np.float64) for part in (a, b)]
+    first, second = (part - part.mean() for part in grey)
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return spread > 0 and abs(float((first * second).sum())) > ALIKE * spread
+
+
 def overlap(a: PixelBox, b: PixelBox) -> bool:
     """Whether two boxes share a pixel."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
@@ -88,12 +105,13 @@ class Idle:
     _last: Frame | None = None
     _at: float = 0.0
     _parts: list[_Part] = field(default_factory=list)
+    _from: float = 0.0
 
     def see(self, frame: Frame, at: float) -> None:
         """Take a frame of an idle screen, captured at `at` seconds of the monotonic clock."""
         last, gap = self._last, at - self._at
-        if last is None or last.shape != frame.shape or gap > CLOSELY:
-            self.restart(frame, at)
+        if last is None or last.shape != frame.shape or gap > CLOSELY or at < self._from:
+            self._last, self._at, self.span = frame, at, 0.0
             return
         self._last, self._at = frame, at
         self.span += max(0.0, gap)
@@ -110,9 +128,13 @@ class Idle:
             else:
                 known.box, known.times, known.at = _union(known.box, box), known.times + 1, at
 
-    def restart(self, frame: Frame, at: float) -> None:
-        """Begin to look anew, after an act; what lived before is remembered for a while."""
+    def restart(self, frame: Frame, at: float, *, watched: bool = True) -> None:
+        """Begin to look anew, after an act; what lived before is remembered for a while.
+
+        Where the effect of the act was not watched, it may be yet to come.
+        """
         self._last, self._at, self.span = frame, at, 0.0
+        self._from = at if watched else at + LATE
 
     def parts(self, now: float, *, often: bool) -> tuple[PixelBox, ...]:
         """Return the boxes of what changed while idle not long ago: at all, or as often as only a living part does."""
@@ -154,6 +176,7 @@ def watch_effect(
     clock: Callable[[], float],
     timeout: float,
     likely: PixelBox | None = None,
+    accept: Callable[[tuple[PixelBox, ...]], tuple[PixelBox, ...]] | None = None,
 ) -> Effect:
     """Look at the screen after an act until its effect is certain, or `timeout` seconds have passed without any.
 
@@ -169,6 +192,8 @@ def watch_effect(
         clock: the monotonic clock, in seconds.
         timeout: seconds.
         likely: where an effect is expected, as where text is typed: there all but a caret counts at once.
+        accept: given changes that are certain, returns those that are an effect; the rest is no longer looked at, as
+            it is now.
     """
     start = now = clock()
     ignored, suspect = idle.parts(now, often=True), idle.parts(now, often=False)
@@ -196,8 +221,15 @@ def watch_effect(
                 counts = counts or (late and (known or expected or (large and idle.span >= 0.3)))
             if counts:
                 sure.append(box)
-        if sure or late:
-            return Effect(tuple(sure), frame, now - start)
+        effect = tuple(sure)
+        if effect and accept is not None:
+            effect = accept(effect)
+            if not effect:
+                frame, before = grab(), before.copy()
+                for x1, y1, x2, y2 in sure:
+                    before[y1:y2, x1:x2] = frame[y1:y2, x1:x2]
+        if effect or late:
+            return Effect(effect, frame, now - start)
         wait(0.025)
 
 

@@ -159,22 +159,21 @@ class Finder:
     def find_all(self, shot: Shot, description: str, threshold: float | None = None) -> list[Target]:
         """Return everything that a description fits, in the backend's order (reading order for text)."""
         answer = self.ask(shot, description, everything=True, threshold=threshold)
-        return [_target(description, found, shot, number) for number, found in enumerate(answer, start=1)]
+        return [target_of(description, found, shot, number) for number, found in enumerate(answer, start=1)]
 
     def read(self, shot: Shot) -> Detections:
         """Return all text on a picture, one detection for each line, in reading order."""
         return self._timed(self.reader, shot, groundlink.read(), None)
 
-    def text_at(self, target: Target) -> list[str]:
-        """Return the words in and right around a target, one string for each line."""
+    def was_asked(self, shot: Shot) -> bool:
+        """Whether the reader has read this picture already, so that asking again costs next to nothing."""
+        return shot is self._asked and self.reader is self.locator
+
+    def text_at(self, target: Target, shot: Shot) -> list[str]:
+        """Return the words in and right around a target, one string for each line, from a picture of it."""
         x1, y1, x2, y2 = target.box
         reach = max(8.0, 0.75 * min(y2 - y1, x2 - x1))
-        around = (x1 - reach, y1 - reach, x2 + reach, y2 + reach)
-        shot = target.shot
-        if self.reader is not self.locator or shot is not self._asked:
-            # Nothing of it was read yet: only its surroundings are, with room so that no word is cut.
-            shot = shot.crop((x1 - 200, y1 - 40, x2 + 200, y2 + 40))
-        box = shot.view.box_to_picture(around)
+        box = shot.view.box_to_picture((x1 - reach, y1 - reach, x2 + reach, y2 + reach))
         words = [_words_in(found, box) for found in self.read(shot)]
         return [text for text in (target.text or "", *words) if text]
 
@@ -216,11 +215,12 @@ class Finder:
         tasks = self.locator.info.tasks
         if everything and "ground" in tasks:
             return Query("ground", (description,))
-        chosen = self._task or next((task for task in _TASKS if task in tasks), tasks[0])
-        return Query(chosen, (description,))
+        if self._task is not None:
+            return Query(self._task, (description,))
+        return Query(next((task for task in _TASKS if task in tasks), tasks[0]), (description,))
 
     def _choose(self, shot: Shot, description: str, answer: Detections, choice: Choice) -> Target:
-        targets = [_target(description, found, shot, number) for number, found in enumerate(answer, start=1)]
+        targets = [target_of(description, found, shot, number) for number, found in enumerate(answer, start=1)]
         if choice.nth is not None:
             place = choice.nth - 1 if choice.nth > 0 else len(targets) + choice.nth
             if not 0 <= place < len(targets):
@@ -258,7 +258,7 @@ class Finder:
             return TargetNotFound(message, (), shot.image)
         best = sorted(close, key=lambda found: -(found.score or 0.0))[:5]
         kept = replace(close, detections=tuple(found for found in close if found in best), status="ambiguous")
-        targets = [_target(description, found, shot, number) for number, found in enumerate(kept, start=1)]
+        targets = [target_of(description, found, shot, number) for number, found in enumerate(kept, start=1)]
         return TargetNotFound(message, targets, _numbered(shot, kept))
 
     def _second_look(self, target: Target, choice: Choice) -> Target:
@@ -273,7 +273,7 @@ class Finder:
         part = target.shot.crop((min(x1, x - reach), min(y1, y - reach), max(x2, x + reach), max(y2, y + reach)))
         larger = part.enlarged(ZOOM_FACTOR)
         again = [
-            _target(target.description, found, larger, target.number)
+            target_of(target.description, found, larger, target.number)
             for found in self.ask(larger, target.description, threshold=choice.threshold)
         ]
         near = [found for found in again if _distance(found.box, target.box) == 0 and _alike(found.box, target.box)]
@@ -282,7 +282,8 @@ class Finder:
         return replace(near[0], shot=target.shot)
 
 
-def _target(description: str, found: Detection, shot: Shot, number: int) -> Target:
+def target_of(description: str, found: Detection, shot: Shot, number: int) -> Target:
+    """Return a detection in a picture of the screen as a target; `number` is its place among the candidates."""
     if found.box is not None:
         box = found.box
     else:

@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 BUTTONS = ("left", "middle", "right")
 BETWEEN_CLICKS = 0.03
-"""Seconds between the clicks of a double click: far below any system's limit, and long enough to be two."""
+"""Seconds between clicks: far below any limit for double clicks. At 1 ms a window manager that looks at every press
+first (openbox) swallows a click in 250."""
 STEPS_PER_SECOND = 60
 WINDOWS_NOTCH = 120
 
@@ -36,9 +37,13 @@ _link = Link()
 
 
 class _Bound:
-    """The $DISPLAY that pyautogui is bound to, None before its import and after it lost its connection."""
+    """The connection of our own that was open when pyautogui last connected (None outside of X11).
 
-    display: str | None = None
+    pyautogui does not notice that its screen is gone or started anew (its X library breaks then); ours does.
+    """
+
+    ready: bool = False
+    server: Server | None = None
 
 
 def pyautogui() -> Any:
@@ -49,12 +54,10 @@ def pyautogui() -> Any:
         NoDisplay: there is no screen.
     """
     with _lock:
-        display = os.environ.get("DISPLAY", "") if supported() else ""
-        if _Bound.display == display and "pyautogui" in sys.modules:
+        # Also for the words of the error: what pyautogui says without a screen helps nobody.
+        server = _link.ask(_alive) if supported() else None
+        if _Bound.ready and _Bound.server is server:
             return sys.modules["pyautogui"]
-        if supported():
-            # For the words of the error: what pyautogui says without a screen helps nobody.
-            _link.ask(Server.sync)
         try:
             with _quiet_connection():
                 gui = _bind()
@@ -73,7 +76,7 @@ def pyautogui() -> Any:
         gui.MINIMUM_DURATION = gui.MINIMUM_SLEEP = 0
         gui.DARWIN_CATCH_UP_TIME = 0.01
         gui.FAILSAFE = True
-        _Bound.display = display
+        _Bound.server, _Bound.ready = server, True
         return gui
 
 
@@ -89,7 +92,8 @@ def _bind() -> Any:
     if supported():
         platform = gui.platformModule
         with contextlib.suppress(Exception):
-            platform._display.close()
+            # Its own way to close waits for the screen, which may be gone.
+            platform._display.display.socket.close()
         # It connects as it is imported, and reads its keyboard then.
         importlib.reload(platform)
     return gui
@@ -127,6 +131,7 @@ class Pointer:
 
     def __init__(self) -> None:
         self._button = "left"
+        self._released = 0.0
 
     def position(self) -> tuple[int, int]:
         """Return where the pointer is."""
@@ -170,6 +175,7 @@ class Pointer:
     def press(self, button: str = "left") -> None:
         """Press a button and leave it down."""
         self._button = _checked(button)
+        time.sleep(max(0.0, self._released + BETWEEN_CLICKS - time.monotonic()))
         self._do(lambda gui: gui.mouseDown(button=button))
 
     def release(self, button: str = "left") -> None:
@@ -177,6 +183,7 @@ class Pointer:
         _checked(button)
         # The library's own mouseUp refuses in a corner, and would leave the button down.
         self._do(lambda gui: gui.platformModule._mouseUp(*gui.position(), button))
+        self._released = time.monotonic()
 
     def click(self, button: str = "left", count: int = 1) -> None:
         """Click where the pointer is; 2 is a double click.
@@ -187,9 +194,7 @@ class Pointer:
         _checked(button)
         if count not in (1, 2, 3):
             raise BadQuery(f"count={count!r}: give 1, 2 (a double click) or 3")
-        for number in range(count):
-            if number:
-                time.sleep(BETWEEN_CLICKS)
+        for _ in range(count):
             self.press(button)
             self.release(button)
 
@@ -264,8 +269,8 @@ class Pointer:
         return place
 
     def _do(self, action: Callable[[Any], T]) -> T:
-        gui = pyautogui()
         with _lock:
+            gui = pyautogui()
             try:
                 # The screen's size may have changed since.
                 gui.FAILSAFE_POINTS[:] = _corners(*(_link.ask(_size) if supported() else gui.size()))
@@ -274,14 +279,19 @@ class Pointer:
                 raise ActionDenied(
                     "emergency stop: the pointer is in a corner of the screen; move it away to go on"
                 ) from None
-            except (GroundlinkError, TypeError):
+            except GroundlinkError:
                 raise
             except Exception as error:
-                _Bound.display = None
+                _Bound.ready = False
                 raise NoDisplay(
                     f"the pointer cannot be reached ({error}); check that the screen of "
                     f"DISPLAY={os.environ.get('DISPLAY', '')} is still there"
                 ) from error
+
+
+def _alive(server: Server) -> Server:
+    server.sync()
+    return server
 
 
 def _size(server: Server) -> tuple[int, int]:

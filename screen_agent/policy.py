@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from groundlink.detections import Box
-from groundlink.errors import ActionDenied, BackendUnavailable, BadQuery, NoDisplay
+from groundlink.errors import ActionDenied, BadQuery, Cancelled, NoDisplay
 from groundlink.image import printable
 from screen_agent.words import DENY_WORDS, folds_to_nothing, matches, matches_in
 
@@ -263,7 +263,8 @@ class Guard:
     """Holds the acts of one agent to its policy. Safe to use from several threads.
 
     `clock` gives seconds that never go back; `keys_down` the names of the keys that are held now, None where the system
-    does not tell.
+    does not tell. `interrupted` may be set to a function that says whether the caller has gone: then nothing more is
+    done, either.
     """
 
     def __init__(
@@ -276,6 +277,7 @@ class Guard:
         self._clock = clock
         self._keys_down = keys_down
         self._lock = threading.Lock()
+        self.interrupted: Callable[[], bool] | None = None
         self._stopped = False
         self._acts: deque[float] = deque()
         self._allowed = frozenset(frozenset(split_chord(chord)) for chord in policy.allow_keys)
@@ -285,8 +287,11 @@ class Guard:
 
         Raises:
             ActionDenied: it is there, or nobody can tell whether it is.
-            NoDisplay, BackendUnavailable: there is no screen, or it cannot be reached.
+            Cancelled: the caller has gone.
+            NoDisplay: there is no screen.
         """
+        if self.interrupted is not None and self.interrupted():
+            raise Cancelled("withdrawn by the caller before it was done")
         path = self.policy.stop_file
         if path is not None:
             try:
@@ -304,8 +309,8 @@ class Guard:
         if chord is not None and self._keys_down is not None and not self._stopped:
             try:
                 held = {normal_key(key) for key in self._keys_down()}
-            except (BackendUnavailable, NoDisplay):
-                raise  # there is nothing to act on, which says more
+            except NoDisplay:  # without a screen nothing is done anyway, and that is what should be said
+                raise
             except Exception as error:
                 raise ActionDenied(
                     f"the stop keys {'+'.join(chord)} cannot be watched ({error}), and nothing is done without them; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ SETTLE_LIMIT = 1.0
 """Seconds to wait at most for a moving screen to rest."""
 SAMPLE_SECONDS = 0.15
 """How often the screen is looked at while the backend is busy."""
+WORDS_AROUND = (200, 40)
+"""Pixels beside and above a box that words may begin in."""
 FRAME_SECONDS = 0.015
 """Between two looks at a screen that is waited for; about one frame of a monitor."""
 
@@ -70,9 +73,17 @@ class Sight:
             return self.screen.area(region=(self.windows or Windows()).find(self._window).box)
         return self.screen.area(self._monitor, self._region)
 
-    def grab(self) -> Shot:
-        """Take a picture with nothing covered: for comparing only."""
-        return self.screen.grab(self.area())
+    def grab(self, box: Box | None = None) -> Shot:
+        """Take a picture with nothing covered, for comparing only: of all, or of what a box of the desktop shows of it.
+
+        Of all, too, where the box shows nothing of it.
+        """
+        area = self.area()
+        if box is not None:
+            x1, y1 = max(area[0], math.floor(box[0])), max(area[1], math.floor(box[1]))
+            x2, y2 = min(area[2], math.ceil(box[2])), min(area[3], math.ceil(box[3]))
+            area = (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else area
+        return self.screen.grab(area)
 
     def look(self, within: Box | None = None) -> Shot:
         """Take a picture of all, or of a box of the desktop, as others may see it.
@@ -91,6 +102,21 @@ class Sight:
         if within not in self._parts:
             self._parts[within] = shot.crop(within)
         return self._parts[within]
+
+    def around(self, box: Box) -> Shot:
+        """Take a picture of a box of the desktop and what is around it, also outside of what is looked at.
+
+        There is room around it for the words that the box may be a part of.
+        """
+        x1, y1, x2, y2 = box
+        area = self.screen.area(
+            region=(x1 - WORDS_AROUND[0], y1 - WORDS_AROUND[1], x2 + WORDS_AROUND[0], y2 + WORDS_AROUND[1])
+        )
+        return self.veiled(self.screen.grab(area))
+
+    def is_all(self, shot: Shot) -> bool:
+        """Whether a picture shows the whole desktop."""
+        return shot.view.area == self.screen.area()
 
     def hide(self, box: Box) -> None:
         """Cover a box of the desktop in every picture from now on; it moves and goes with its window."""
@@ -135,7 +161,7 @@ class Sight:
         start = rested = time.monotonic()
         last: Shot | None = None
         while (now := time.monotonic()) - start < limit:
-            shot = self.grab() if box is None else self.grab().crop(box)
+            shot = self.grab(box)
             alive = self.alive() if box is None else ()
             if last is None or last.view != shot.view or changed(last.frame, shot.frame, alive):
                 rested = now

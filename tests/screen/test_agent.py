@@ -19,6 +19,7 @@ from groundlink.errors import (
     TargetNotFound,
 )
 from screen_agent import Policy, ScreenAgent
+from tests.conftest import until
 
 
 def button(text, x, y, **more):
@@ -72,6 +73,16 @@ class TestClicking:
         json.dumps(result.to_json())
         assert agent.click("Größe", expect="XXL").effect == "expected"
 
+    def test_what_unchecked_clicks_change_is_not_taken_for_a_clock(self, make, launch):
+        """The text changes when the click has been sent already, and the next look sees it change."""
+        words = ("Archive", "Bicycle")
+        program = launch("form", form(*(button(w, 30, 30 + 90 * i, **says(f"{w} it is")) for i, w in enumerate(words))))
+        agent = make(window="Trial")
+        for number in range(8):
+            agent.click(words[number % 2], check=False)
+        program.settle()
+        assert agent.click("Archive").effect == "changed"
+
     def test_every_button_and_count(self, agent, launch):
         program = launch("form", form(button("Target", 200, 100)))
         for method, kind, which in (
@@ -90,6 +101,19 @@ class TestClicking:
         result = agent.click(target)
         assert program.event("command", widget="Wander") and result.effect == "changed"
         assert result.target.pixel != target.pixel
+
+    def test_what_was_found_in_a_window_that_is_elsewhere_now(self, make, launch):
+        """Where the window was nothing has changed, as far as the window shows it: that is not still."""
+        program = launch("form", form(button("Wander", 30, 30, **says("caught")), x=20, y=20, w=600))
+        behind = launch("form", form(title="Behind", x=20, y=20, w=600))
+        agent = make(window="Trial")
+        program.say("raise")
+        target = agent.find("Wander")
+        program.say("window", x=900, y=560)
+        program.settle()
+        until(lambda: agent.window("Trial").box[0] > 800)
+        assert agent.click(target).effect == "changed"
+        assert program.event("command", widget="Wander") and not behind.of("press")
 
     def test_a_button_that_moves_while_it_is_looked_for(self, agent, launch):
         program = launch(
@@ -262,6 +286,14 @@ class TestTruth:
         with pytest.raises(ActionHadNoEffect):
             agent.click("Dead", retry=2, timeout=0.3)
         assert len(program.of("press")) == 3
+
+    def test_a_tooltip_that_goes_does_not_hide_the_effect_that_follows(self, agent, launch):
+        tip = {"tooltip": "Click to begin", "tooltip_ms": 100}
+        program = launch("form", form(button("Begin", 30, 30, **tip, **says("Begun", after=900))))
+        agent.hover("Begin")
+        program.event("tooltip", widget="Begin")
+        assert agent.click("Begin").effect == "changed"
+        assert len(program.of("press")) == 1
 
     def test_a_tooltip_that_comes_late_is_no_effect(self, agent, launch):
         program = launch("form", form(button("Dead", 30, 30, dead=True, tooltip="Nothing here", tooltip_ms=700)))
@@ -445,6 +477,11 @@ class TestSafety:
         willing = make(policy=Policy(confirm=confirm))
         willing.click("account", check=False, threshold=0.5)
         program.event("command", widget="Delete account")
+        x1, y1, x2, y2 = willing.find("account", threshold=0.5).box
+        with pytest.raises(ActionDenied, match="delete"):  # also where the agent is told to look at half of the words
+            agent.click("account", within=(x1 - 3, y1 - 3, x2 + 3, y2 + 3))
+        with pytest.raises(ActionDenied, match="delete"):
+            make(region=(x1 - 3, y1 - 3, x2 + 3, y2 + 3)).click("account")
         assert "Delete account" in asked[0].why and asked[0].words == ("delete",) and asked[0].box
         with pytest.raises(ActionDenied):
             make(policy=Policy(confirm=lambda proposal: False)).click("Löschen")
@@ -478,7 +515,10 @@ class TestSafety:
         result = agent.click("Delete")
         assert result.effect == "dry_run" and "delete" in result.confirmation.lower()
         assert agent.type_into("Your name", "x\n").effect == "dry_run"
-        assert agent.press("enter").effect == "dry_run" and agent.scroll(3).effect == "dry_run"
+        for planned in (agent.press("enter"), agent.hotkey("ctrl", "s"), agent.type_into("Your name", "x\n")):
+            assert planned.effect == "dry_run" and planned.confirmation
+        for planned in (agent.press("tab"), agent.type_into("Your name", "x"), agent.scroll(3)):
+            assert planned.effect == "dry_run" and not planned.confirmation
         assert agent.drag("Delete", "Your name").effect == "dry_run"
         assert not program.of("press") and not program.of("enter") and not program.of("key")
         assert agent.pointer.position() == (1000, 900)

@@ -154,16 +154,19 @@ def test_the_wheel_turns_all_ways(launch, pointer):
         pointer.scroll(0)
 
 
-def test_a_click_costs_little(launch, pointer):
+def test_clicks_in_a_row_all_arrive_and_one_costs_little(launch, pointer):
     form = launch("form")
     pointer.move(*form.middle("canvas"))
     times = []
     for _ in range(20):
+        time.sleep(0.03)
         begin = time.perf_counter()
         pointer.click()
         times.append(time.perf_counter() - begin)
-    assert sorted(times)[10] < 0.03
-    form.wait(lambda _: len(form.of("release")) == 20)
+    assert sorted(times)[10] < 0.02
+    for _ in range(20):
+        pointer.click()
+    form.wait(lambda _: len(form.of("release")) == 40)
 
 
 def test_a_pointer_in_a_corner_stops_everything(launch, pointer):

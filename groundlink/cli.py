@@ -747,6 +747,11 @@ def _print_report(report: Report) -> None:
             extra, mark, Text(f"pip install 'groundlink[{extra}]'  (lacks {', '.join(missing)})" if missing else "")
         )
     console.print(table)
+    for room in report.rooms:
+        state, style = (room.about, "green") if room.problem is None else (f"no: {room.problem}", "yellow")
+        console.print(Text.assemble(f"{room.name}: ", (state, style)), soft_wrap=True)
+        for advice in room.advice:
+            console.print(Text(f"  {advice}", "yellow"), soft_wrap=True)
     console.print(
         Text(", ".join(f"{name} {version}" for name, version in report.packages.items()), "dim"), soft_wrap=True
     )

@@ -561,6 +561,12 @@ class ScreenAgent:
             try:
                 return self._finder.find(self._sight.look(self._within(inside)), what, choice)
             except TargetNotFound as error:
+                if self.policy.dry_run:
+                    raise TargetNotFound(
+                        f'"{what}" is not there yet, and a dry run does not scroll; {error}',
+                        error.candidates,
+                        error.picture,
+                    ) from error
                 if turn == turns:
                     raise TargetNotFound(
                         f'"{what}" was not there after scrolling {turns} times; {error}',
@@ -1254,8 +1260,10 @@ def _describe(description: str) -> None:
 
 
 def _check_text(text: Any) -> None:
-    if not isinstance(text, str) or not text:
-        raise BadQuery(f"the text to type is a string with at least one character, not {type(text).__name__}")
+    if not isinstance(text, str):
+        raise BadQuery(f"the text to type is a string, not {type(text).__name__}")
+    if not text:
+        raise BadQuery("the text to type is empty; it needs at least one character")
     if len(text) > MAX_TYPED:
         raise BadQuery(f"the text to type has {len(text):,} characters; at most {MAX_TYPED:,} go in one call")
 

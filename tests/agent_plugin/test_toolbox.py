@@ -153,7 +153,9 @@ class TestAnswers:
         assert reply.body["picture_scale"] == 1.0
 
     def test_a_large_image_comes_small_and_says_so(self, locator, folder):
-        words_on({(3000, 1500): "Cancel the order", (200, 100): "Welcome back"}, (4000, 2000), 60).save(folder / "large.png")
+        words_on({(3000, 1500): "Cancel the order", (200, 100): "Welcome back"}, (4000, 2000), 60).save(
+            folder / "large.png"
+        )
         with Toolbox(locator, folders=[folder]) as box:
             reply = box.call("locate", {"image": "large.png", "phrase": "Cancel the order"})
             with Image.open(io.BytesIO(reply.picture)) as picture:

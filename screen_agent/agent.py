@@ -1029,24 +1029,34 @@ class ScreenAgent:
     ) -> tuple[PixelBox, ...]:
         """Return what of a change is more than a hover effect or a tooltip that came late, or went.
 
-        Only a change that keeps to the target itself, or to a tooltip, can be one. It goes when the pointer does.
+        Only a change that keeps to the target and its row, or to a tooltip, can be one. It goes when the pointer does.
         """
         shown = [before.view.box_to_picture(tip) for tip in (*tips, *self._tooltips())]
         boxes = tuple(box for box in boxes if not any(_inside(_floats(box), tip) for tip in shown))
         x1, y1, x2, y2 = before.view.box_to_picture(target.box)
         reach = 14 + 0.5 * (y2 - y1)
-        around = (x1 - 2 * reach, y1 - reach, x2 + 2 * reach, y2 + reach)
-        if not boxes or not all(_inside(_floats(box), around) for box in boxes):
+        left, top, right, bottom = x1 - 2 * reach, y1 - reach, x2 + 2 * reach, y2 + reach
+        # A row or a button lights up as a whole, which may be much wider than what is written there.
+        near = all(top <= box[1] and box[3] <= bottom and box[0] < right and left < box[2] for box in boxes)
+        if not boxes or not near:
+            return boxes
+        # Only what was in the picture of the target can be compared, where that was of a part of the screen; and only
+        # where something changed: a caret or a clock beside it goes on.
+        seen = self._sight.veiled(target.shot)
+        area = _floats(seen.view.area)
+        parts = [_common(before.view.box_to_desktop(_floats(box)), area) for box in boxes]
+        if any(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in parts):
             return boxes
         self.pointer.move(*self._sight.parking())
-        self._sight.wait_quiet(limit=HOVER_LIMIT)
-        # Only what was in the picture of the target can be compared, where that was of a part of the screen.
-        region = _common(before.view.box_to_desktop(around), _floats(target.shot.view.area))
-        seen = self._sight.veiled(target.shot).crop(region)
-        after = self._sight.veiled(self._sight.grab()).crop(region)
-        if after.view != seen.view or not changed(seen.frame, after.frame):
-            return boxes if after.view != seen.view else ()
-        return boxes
+        end = time.monotonic() + HOVER_LIMIT
+        while True:
+            # It may take a while to go, and a caret in it to blink: as it once was is enough.
+            now = self._sight.veiled(self._sight.grab())
+            if all(np.array_equal(seen.crop(part).frame, now.crop(part).frame) for part in parts):
+                return ()
+            if time.monotonic() >= end:
+                return boxes
+            self._sight.wait(0.025)
 
     def _expected(self, expect: Expect, before: Shot, limit: float) -> tuple[bool, str]:
         """Wait for what the caller expects; return whether it came, and if not why."""

@@ -295,6 +295,20 @@ class TestTruth:
         assert agent.click("Begin").effect == "changed"
         assert len(program.of("press")) == 1
 
+    def test_a_hover_style_that_comes_late_beside_what_moves_is_no_effect(self, agent, launch):
+        program = launch(
+            "form",
+            form(
+                button("Dead", 200, 100, dead=True, hover="#c0d8ff"),
+                {"kind": "spinner", "name": "spinner", "x": 265, "y": 146, "w": 30, "h": 30},
+            ),
+        )
+        target = agent.find("Dead")
+        program.say("freeze", ms=700)  # it sees the pointer come only after the press
+        with pytest.raises(ActionHadNoEffect):
+            agent.click(target)
+        assert len(program.of("press")) == 1
+
     def test_a_tooltip_that_comes_late_is_no_effect(self, agent, launch):
         program = launch("form", form(button("Dead", 30, 30, dead=True, tooltip="Nothing here", tooltip_ms=700)))
         with pytest.raises(ActionHadNoEffect):

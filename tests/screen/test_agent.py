@@ -108,7 +108,7 @@ class TestClicking:
         behind = launch("form", form(title="Behind", x=20, y=20, w=600))
         agent = make(window="Trial")
         program.say("raise")
-        target = agent.find("Wander")
+        target = agent.wait_for("Wander", timeout=5)
         program.say("window", x=900, y=560)
         program.settle()
         until(lambda: agent.window("Trial").box[0] > 800)

@@ -16,14 +16,17 @@ from agent_plugin.tools import Tool
 
 
 def json_schema(tool: Tool) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a tool's arguments, without titles."""
+    """Return the JSON Schema (2020-12) of a tool's arguments: no titles, no references, no null."""
     schema = tool.arguments.model_json_schema()
     for noise in ("title", "description"):
         schema.pop(noise, None)
-    for field in schema["properties"].values():
+    for name, field in schema["properties"].items():
         field.pop("title", None)
         if field.get("default", "") is None:
+            # What may be left out has one plain type: clients differ in what they make of a choice with null.
             del field["default"]
+            (plain,) = (choice for choice in field.pop("anyOf") if choice != {"type": "null"})
+            schema["properties"][name] = {**plain, **field}
     return schema
 
 
@@ -78,10 +81,12 @@ def strict_schema(tool: Tool) -> dict[str, Any]:
     schema = copy.deepcopy(json_schema(tool))
     schema["required"] = list(schema["properties"])
     schema["additionalProperties"] = False
-    for field in schema["properties"].values():
+    required = json_schema(tool).get("required", [])
+    for name, field in schema["properties"].items():
         if "default" in field:
             default = json.dumps(field.pop("default"))
             field["description"] = f"{field.get('description', '')} null for the default, {default}.".strip()
+        if name not in required:
             field["type"] = [field["type"], "null"]
             if "enum" in field:
                 field["enum"] = [*field["enum"], None]

@@ -13,14 +13,19 @@ from groundlink.image import printable
 
 _DATA = re.compile(r"data:[a-z0-9.+/-]*(?:;[a-z0-9=.+-]*)*,", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "Qk", "UklGR", "SUkq", "TU0A")
+"""Base64 of how PNG, JPEG, GIF, BMP, WebP and TIFF begin."""
 
 
 def is_data(image: str) -> bool:
     """Return whether a text is the data of an image, and not the name of one."""
-    return _DATA.match(image) is not None or (
-        len(image) > 256 and _BASE64.fullmatch(image[:4096] + image[-4:]) is not None
-    )
+    if _DATA.match(image):
+        return True
+    # No name of a file is as long; a short one is taken for data only if it begins as pictures do.
+    if len(image) <= 256 and not (len(image) > 60 and image.startswith(_BEGINNINGS)):
+        return False
+    return _BASE64.fullmatch(image if len(image) <= 4096 else image[:4096]) is not None
 
 
 def from_data(image: str, max_bytes: int) -> bytes:
@@ -36,7 +41,10 @@ def from_data(image: str, max_bytes: int) -> bytes:
     if len(body) > max_bytes * 4 // 3 + 4:
         raise BadImage(f"the image data has about {len(body) * 3 // 4:,} bytes, more than the limit of {max_bytes:,}")
     try:
-        data = base64.b64decode("".join(body.split()), validate=True)
+        try:
+            data = binascii.a2b_base64(body, strict_mode=True)
+        except binascii.Error:  # with line breaks, perhaps
+            data = base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError):
         raise BadImage("the image data is damaged: it is not base64") from None
     if not data:
@@ -64,12 +72,12 @@ def allowed_file(image: str, folders: Sequence[Path], max_bytes: int) -> Path:
     for folder in folders:
         try:
             path = (folder / given).resolve()
-            inside = path.is_relative_to(folder)
+            size = path.stat().st_size if path.is_relative_to(folder) and path.is_file() else None
         except (OSError, RuntimeError, ValueError):
             continue
-        if inside and path.is_file():
-            if (size := path.stat().st_size) > max_bytes:
-                raise BadImage(f"{name}: has {size:,} bytes, more than the limit of {max_bytes:,}")
+        if size is not None and size > max_bytes:
+            raise BadImage(f"{name}: has {size:,} bytes, more than the limit of {max_bytes:,}")
+        if size is not None:
             return path
     if given.is_absolute() and not any(_is_below(given, folder) for folder in folders):
         raise ActionDenied(f"{name}: is outside of the folders that are allowed")

@@ -1,6 +1,6 @@
 """The screen agent's own time from the call to the press, apart from the backend; and what else it spends time on.
 
-    python benchmarks/screen.py             # 50 clicks of each kind on 1920×1080, about two minutes
+    python benchmarks/screen.py             # 50 clicks of each kind on 1920×1080, about a minute
     python benchmarks/screen.py --short     # 3 rounds of 5 clicks, for a test
 
 It starts Xvfb and openbox, and a window of Tk with twelve words. That window notes when a press arrives, by the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -63,21 +64,24 @@ def main() -> None:
     try:
         for command in entry_points(group=COMMANDS):
             app.add_typer(command.load(), name=command.name)
-        app()
+        try:
+            app()
+        except SystemExit:
+            if interrupted.is_set():  # typer makes an exit of it
+                raise KeyboardInterrupt from None
+            raise
     except GroundlinkError as error:
         _complain(error)
         sys.exit(error.code.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     except BrokenPipeError:
         # The reader has gone (`| head`); keep Python from complaining again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
         if interrupted.is_set():  # a library may turn the interruption into an error of its own
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
+            _interrupted()
         where = traceback.extract_tb(error.__traceback__)[-1]
         print(
             f"error: groundlink itself failed ({type(error).__name__}: {error}, {where.filename}:{where.lineno}); "
@@ -85,6 +89,14 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(GroundlinkError().code.exit_code)
+
+
+def _interrupted() -> NoReturn:
+    """Leave at once: a backend in the middle of a step would be torn down under it, and abort."""
+    print("interrupted", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(130)
 
 
 def _version(wanted: bool) -> None:
@@ -735,6 +747,11 @@ def _print_report(report: Report) -> None:
             extra, mark, Text(f"pip install 'groundlink[{extra}]'  (lacks {', '.join(missing)})" if missing else "")
         )
     console.print(table)
+    for room in report.rooms:
+        state, style = (room.about, "green") if room.problem is None else (f"no: {room.problem}", "yellow")
+        console.print(Text.assemble(f"{room.name}: ", (state, style)), soft_wrap=True)
+        for advice in room.advice:
+            console.print(Text(f"  {advice}", "yellow"), soft_wrap=True)
     console.print(
         Text(", ".join(f"{name} {version}" for name, version in report.packages.items()), "dim"), soft_wrap=True
     )

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -15,7 +15,22 @@ from PIL import Image, ImageDraw, ImageFont
 from groundlink.backend import Backend, MemoryReport, backend_class, backend_names
 from groundlink.errors import ERROR_CODES, BackendUnavailable, GroundlinkError, OutOfMemory
 
-_PACKAGES = ("numpy", "pillow", "rapidocr", "onnxruntime", "rapidfuzz", "torch", "tokenizers", "safetensors", "mss")
+ROOMS = "groundlink.doctor"
+"""Entry points: functions without arguments that return a `RoomReport`, of the rooms above the core."""
+
+_PACKAGES = (
+    "numpy",
+    "pillow",
+    "rapidocr",
+    "onnxruntime",
+    "rapidfuzz",
+    "torch",
+    "tokenizers",
+    "safetensors",
+    "mss",
+    "pyautogui",
+    "xcffib",
+)
 _TRIAL_TEXT = "Sign in"
 
 
@@ -31,11 +46,25 @@ class BackendReport:
 
 
 @dataclass(frozen=True)
+class RoomReport:
+    """What a room needs beyond its packages, such as a screen.
+
+    `problem` is None where it can be used, else why not and what to do; `about` says what is there, `advice` what is
+    missing that it can do without.
+    """
+
+    name: str
+    problem: str | None
+    about: str = ""
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """What `groundlink doctor` found out.
 
     `extras` gives for each extra the packages that it lacks, `trial` how the default backend did on a test picture,
-    `memory` what will fit of a model that was asked about.
+    `memory` what will fit of a model that was asked about, `rooms` whether the screen and the like can be used here.
     """
 
     python: str
@@ -48,6 +77,7 @@ class Report:
     trial_works: bool
     exit_code: int
     memory: MemoryReport | None = None
+    rooms: tuple[RoomReport, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain dicts, lists and strings."""
@@ -88,6 +118,7 @@ def examine(
         trial_works=trial_works,
         exit_code=exit_code,
         memory=memory,
+        rooms=tuple(_room(point) for point in sorted(entry_points(group=ROOMS), key=lambda point: point.name)),
     )
 
 
@@ -139,6 +170,14 @@ def _backend(name: str) -> BackendReport:
         return BackendReport(name, str(error))
     info = chosen.info
     return BackendReport(name, chosen.problem(), info.tasks, info.license, info.description)
+
+
+def _room(point: EntryPoint) -> RoomReport:
+    try:
+        report: RoomReport = point.load()()
+    except Exception as error:  # a room of somebody else's must not keep the rest from being told
+        return RoomReport(point.name, f"cannot be looked at ({type(error).__name__}: {error})")
+    return report
 
 
 def _device() -> str:

@@ -26,6 +26,8 @@ RHYTHM = 1.1
 """Seconds after which a caret (0.5 to 0.6 s) or a clock (1 s) has changed again."""
 QUIET = 0.12
 """Seconds without change after which a change is taken for finished."""
+PATIENCE = RHYTHM + QUIET
+"""Seconds after which what has shown is certain, or never rests."""
 REMEMBERED = 5.0
 """Seconds for which a part that changed while idle is remembered after it last did."""
 ALIKE = 0.8
@@ -177,6 +179,7 @@ def watch_effect(
     timeout: float,
     likely: PixelBox | None = None,
     accept: Callable[[tuple[PixelBox, ...]], tuple[PixelBox, ...]] | None = None,
+    patience: float = PATIENCE,
 ) -> Effect:
     """Look at the screen after an act until its effect is certain, or `timeout` seconds have passed without any.
 
@@ -190,15 +193,17 @@ def watch_effect(
         grab: takes a frame of the same area.
         wait: sleeps for so many seconds, and may raise to end the wait.
         clock: the monotonic clock, in seconds.
-        timeout: seconds.
+        timeout: seconds in which an effect must show.
         likely: where an effect is expected, as where text is typed: there all but a caret counts at once.
         accept: given changes that are certain, returns those that are an effect; the rest is no longer looked at, as
             it is now.
+        patience: how many more seconds what has shown may take to become certain.
     """
     start = now = clock()
     ignored, suspect = idle.parts(now, often=True), idle.parts(now, often=False)
     previous = before
     later = _Later()
+    due: list[PixelBox] | None = None
     while True:
         frame = grab()
         now = clock()
@@ -208,8 +213,11 @@ def watch_effect(
             later.note(box, previous, frame, now)
         previous = frame
         late = now - start >= timeout
-        sure = []
+        sure: list[PixelBox] = []
+        open_: list[PixelBox] = []
         for box in changed(before, frame, (*ignored, *later.blinking)):
+            if due is not None and not any(overlap(box, part) for part in due):
+                continue  # too late
             quiet = now - later.last(box, now)
             large = _area(box) >= SMALL * frame.size
             known = idle.span >= RHYTHM
@@ -219,8 +227,7 @@ def watch_effect(
             else:
                 counts = quiet >= (QUIET if known or large or expected else RHYTHM)
                 counts = counts or (late and (known or expected or (large and idle.span >= 0.3)))
-            if counts:
-                sure.append(box)
+            (sure if counts else open_).append(box)
         effect = tuple(sure)
         if effect and accept is not None:
             effect = accept(effect)
@@ -228,7 +235,9 @@ def watch_effect(
                 frame, before = grab(), before.copy()
                 for x1, y1, x2, y2 in sure:
                     before[y1:y2, x1:x2] = frame[y1:y2, x1:x2]
-        if effect or late:
+        if late and due is None:
+            due = open_
+        if effect or (late and not (open_ and now - start < timeout + patience)):
             return Effect(effect, frame, now - start)
         wait(0.025)
 

@@ -22,11 +22,15 @@ POINT_SIDE = 24
 """The side in pixels of the box around a point, for a backend that gives points."""
 CLOSE = 0.3
 """Candidates below this score are not worth telling of."""
+# `benchmarks/zoom.py` has the figures: a second look pays with a model that sees large pictures scaled down. Text that
+# is read gains nothing that a click needs, so the embedded default takes none.
 ZOOM_SIDE = 28
 """A thing whose shorter side is below this many pixels is looked at again, larger."""
 ZOOM_CONTEXT = 10
 """Side of the part that is looked at again, in shorter sides of the thing."""
 ZOOM_FACTOR = 2
+ZOOM_SHARE = 0.5
+"""A part that has more than this share of the picture is not looked at again: little would be larger."""
 
 _TASKS: tuple[Task, ...] = ("gui", "ground_one", "ground", "point")
 
@@ -271,6 +275,8 @@ class Finder:
         reach = ZOOM_CONTEXT * side / 2
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
         part = target.shot.crop((min(x1, x - reach), min(y1, y - reach), max(x2, x + reach), max(y2, y + reach)))
+        if part.frame.size > ZOOM_SHARE * target.shot.frame.size:
+            return target
         larger = part.enlarged(ZOOM_FACTOR)
         again = [
             target_of(target.description, found, larger, target.number)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.screen.conftest import desktop, launch  # noqa: F401 - fixtures
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -31,23 +32,65 @@ def clone(tmp_path):
     return tmp_path
 
 
+def button(text, x, *does, **more):
+    return {"kind": "button", "text": text, "x": x, "y": 20, "w": 110, "h": 40, "does": does, **more}
+
+
+# What the examples of the screen agent are about.
+SETTINGS = {
+    "title": "Settings",
+    "x": 100,
+    "y": 80,
+    "w": 640,
+    "h": 260,
+    "widgets": [
+        button("Save", 20, {"do": "text", "widget": "status", "text": "Saved"}, {"do": "show", "widget": "Done"}),
+        button("Delete", 140),
+        button("OK", 260, {"do": "text", "widget": "status", "text": "First"}, name="first"),
+        button("OK", 500, {"do": "text", "widget": "status", "text": "Second"}, name="second"),
+        {"kind": "entry", "name": "search", "text": "Search", "x": 20, "y": 90, "w": 500, "h": 34},
+        {"kind": "entry", "name": "password", "text": "Password", "x": 20, "y": 140, "w": 300, "h": 34},
+        {"kind": "label", "text": "Ready", "x": 20, "y": 200, "w": 100, "h": 34},
+        {"kind": "label", "name": "status", "text": "", "x": 140, "y": 200, "w": 200, "h": 34},
+        {"kind": "label", "text": "Done", "x": 400, "y": 200, "w": 100, "h": 34, "hidden": True},
+    ],
+}
+
+
+@pytest.fixture
+def scene(request):
+    """Show the program that the examples of the screen agent are about, for those only."""
+
+    def show(example: str):
+        is_about_it = "screen_agent" in example or "groundlink screen" in example
+        return request.getfixturevalue("launch")("form", SETTINGS) if is_about_it else None
+
+    return show
+
+
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_python_examples_run(code, clone):
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_python_examples_run(code, clone, scene):
+    program = scene(code)
+    command = [sys.executable, "-c", code]
+    if "def test_" in code:
+        (clone / "test_example.py").write_text(code, encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if program is not None:
+        assert program.of("command"), "a button was clicked"
     assert not done.stderr
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL if "./bin/" not in line])
-def test_commands_run(line, clone):
+def test_commands_run(line, clone, scene):
+    scene(line)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         line,
         shell=True,
         cwd=clone,
-        env=dict(os.environ, PATH=path),
+        env=dict(os.environ, PATH=path, PASSWORD="correct horse"),
         capture_output=True,
         text=True,
         timeout=120,

@@ -341,6 +341,34 @@ def test_doctor_says_what_works(tmp_path):
     assert "does not work" in broken.stdout.decode()
 
 
+def test_doctor_says_whether_the_screen_can_be_used(display, tmp_path):
+    def told(**environment) -> dict:
+        given = os.environ | {"DISPLAY": display, "WAYLAND_DISPLAY": None} | environment
+        environment = {name: value for name, value in given.items() if value is not None}
+        done = run("doctor", "--json", env=environment)
+        assert done.returncode == 0, "a screen that is missing is no error of the installation"
+        report = json.loads(done.stdout)
+        return next(room for room in report["rooms"] if room["name"] == "screen")
+
+    # As on a machine without xclip.
+    good = told(PATH=str(tmp_path))
+    assert (good["problem"], good["about"]) == (None, f"1 monitor, 1280×800, display {display}")
+    assert len(good["advice"]) == 1 and "apt install xclip" in good["advice"][0]
+    assert "DISPLAY is not set" in told(DISPLAY=None)["problem"]
+    assert "DISPLAY=:9876" in told(DISPLAY=":9876")["problem"]
+    assert "Wayland" in told(DISPLAY=None, WAYLAND_DISPLAY="wayland-0")["problem"]
+
+
+def test_doctor_names_what_the_screen_lacks(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package=None: None if name == 'pyautogui' else real(name, package)\n"
+    )
+    done = run("doctor", env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert "screen: no: pip install 'groundlink[screen]'  (lacks pyautogui)" in done.stdout.decode()
+
+
 MODEL = Path(__file__).parents[1] / "golden" / "g2" / "ckpt_fit"
 
 

@@ -118,6 +118,21 @@ def test_a_late_effect_is_waited_for():
     assert Desk(0.1, act=late).effect(1.5, timeout=1.0)[0] == ()
 
 
+@pytest.mark.parametrize("timeout", [0, 0.3, 1.0])
+def test_what_has_shown_in_time_is_looked_at_until_it_is_certain(timeout):
+    """Little was known of the screen before, so that this takes longer than the effect may."""
+
+    def scroll(frame, since):
+        for row in range(8):
+            fill(frame, (40, 60 + 25 * row, 90, 70 + 25 * row))
+
+    for looked in (0, 0.2):
+        for phase in (0.1, 0.5, 0.9):
+            boxes, seconds = Desk(phase, caret=False, act=scroll).effect(looked, timeout)
+            assert len(boxes) == 8 and not any(overlap(box, CLOCK) for box in boxes)
+            assert seconds < timeout + 1.4
+
+
 def test_something_that_begins_to_move_for_good_is_an_effect():
     """A spinner that starts with the act; the screen was looked at before, and it was not there."""
 

@@ -1,4 +1,4 @@
-"""The agent on programs that were not made for it: calculators, an editor, a browser, two monitors, a scaled display."""
+"""The agent on programs that were not made for it: calculators, an editor, a browser; two monitors, a scaled one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import json
 import os
 import queue
 import random
-import re
 import shutil
 import subprocess
 import threading
 import time
-import urllib.parse
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -130,7 +127,7 @@ class TestEditor:
     def test_type_save_and_undo(self, make, run, tmp_path):
         notes = tmp_path / "notes.txt"
         notes.touch()
-        window = run("notes.txt", "mousepad", str(notes))
+        run("notes.txt", "mousepad", str(notes))
         agent = make(window="notes.txt", policy=Policy(allow_keys=("enter", "ctrl+z")))
         agent.type_text(self.TEXT)
         assert "second line" in agent.read().splitlines()
@@ -146,7 +143,7 @@ class TestEditor:
         agent = make(window="Save As")
         agent.type_text("Größe 2")
         agent.click("Save", within=agent.window("Save As").part(0.5, 0.8, 1, 1), check=False)
-        until(lambda: (tmp_path / "Größe 2.txt").exists())
+        until((tmp_path / "Größe 2.txt").exists)
         assert notes.read_bytes() == self.TEXT.encode()
         assert (tmp_path / "Größe 2.txt").read_bytes() in (b"", self.TEXT.encode()[:-1]), "what was undone"
 
@@ -156,7 +153,6 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>%(title)s</title>
   body { font: 15px "DejaVu Sans", sans-serif; margin: 12px; background: white; color: #202020 }
   button, input, select, option { font: inherit }
   button, .tab, .entry { padding: 6px 12px }
-  #count { height: 6px; width: 0; background: #3060c0 }
   %(style)s
 </style>
 <body>%(body)s
@@ -186,7 +182,8 @@ class Browser:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 if self.path == "/orders":
-                    return self.stream()
+                    self.stream()
+                    return
                 page = browser._pages.get(self.path)
                 self.send_response(200 if page else 404)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
@@ -216,8 +213,11 @@ class Browser:
         self._pages["/0"] = (PAGE % {"title": "Page 0", "style": "", "body": "Hello", "script": ""}).encode()
         plain = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
         plain += ["--disable-component-update", "--disable-sync", "--test-type", "--force-device-scale-factor=1"]
-        plain += ["--password-store=basic", "--disable-features=Translate,PasswordManagerOnboarding"]
+        plain += ["--password-store=basic", "--disable-features=Translate"]
         address = f"http://127.0.0.1:{self._server.server_port}/0"
+        settings = folder / "Default" / "Preferences"
+        settings.parent.mkdir()
+        settings.write_text('{"credentials_enable_service": false}', encoding="utf-8")  # it offers to keep passwords
         place = ["--window-position=300,100", "--window-size=760,640", f"--user-data-dir={folder}", f"--app={address}"]
         self.window = runner("Page 0", "chromium", *plain, *place)
         self.event("ready", title="Page 0")
@@ -293,7 +293,9 @@ SHAPES = {
 }
 LAYOUT = """
   .group { margin: 10px 24px 10px 0; display: flex; flex-wrap: wrap; gap: 10px 16px }
-  .tab { border-bottom: 3px solid #3060c0 } .tab:hover, .entry:hover { background: #e0e8f8 }
+  button { border: 1px solid #606060; background: #e8e8e8 }
+  a { margin-right: 30px; color: #2040a0 !important }
+  .tab { border-bottom: 3px solid #3060c0 }
   .entries { flex-direction: column; gap: 0; width: 150px; border: 1px solid #a0a0a0 }
   td { border: 1px solid #a0a0a0; padding: 6px 14px }
 """
@@ -312,25 +314,22 @@ def generated(seed):
             made = [f"<table><tr>{made[0]}{made[1]}<tr>{made[2]}{made[3]}</table>"]
         groups.append(f"<div class='group {'entries' if kind == 'entry' else ''}'>{''.join(made)}</div>")
     chance.shuffle(groups)
-    return "<div id=count></div>" + "".join(groups), names
+    return "".join(groups), names
 
 
 class TestBrowser:
-    @pytest.mark.parametrize("seed", [1])
-    def test_thirty_elements(self, web, browser, seed):
-        body, names = generated(seed)
+    def test_thirty_elements(self, web, browser):
+        body, names = generated(seed=1)
         assert len(names) == 30
-        # What a click does can be seen without another word on the page.
-        counter = "let n = 0; addEventListener('click', () => count.style.width = ++n * 20 + 'px')"
-        browser.show(body, style=LAYOUT, script=counter)
+        browser.show(body, style=LAYOUT)
         agent = web(policy=Policy(deny=()))
         wrong = {}
         for number, (id, name) in enumerate(names.items(), start=1):
-            result = agent.click(name)
-            until(lambda: len(browser.of("pointerdown")) == number)  # noqa: B023 - it ends before the next turn
+            # Most of them change nothing that can be seen, so that the page has to be read a few times only.
+            result = agent.click(name, expect=lambda count=number: len(browser.of("pointerdown")) == count)
             hit = browser.of("pointerdown")[-1]["id"]
-            if hit != id or result.effect != "changed":
-                wrong[name] = (names.get(hit), result.target.text, result.effect)
+            if hit != id or result.effect != "expected":
+                wrong[name] = (names.get(hit), result.target.text)
         assert not wrong
 
     def test_an_option_of_a_select(self, web, browser):
@@ -440,7 +439,6 @@ class TestBrowser:
         agent = web()
         assert agent.drag("Apples", "Basket").effect == "changed"
         browser.event("drop", id="basket")
-        agent.screenshot().image.save("/tmp/h3/drag.png")
         agent.drag("Level", "High")
         assert abs(browser.event("level")["value"] + 30 - 500) < 30
 
@@ -487,7 +485,7 @@ class TestTwoMonitors:
         press = right.event("command", widget="Open") and right.of("press")[0]
         assert (press["x"], press["y"]) == result.target.pixel and press["x"] > 2300, "the units are the desktop's"
         assert result.before.size == (1920, 1080)
-        assert all(1920 < box[0] for box in result.changes) and not left.of("press")
+        assert all(box[0] > 1920 for box in result.changes) and not left.of("press")
 
         careful = ScreenAgent(locator, policy=Policy(monitors=(1,)))
         with pytest.raises(ActionDenied, match=r"not on an allowed monitor \(1\)"):

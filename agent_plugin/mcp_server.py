@@ -267,6 +267,11 @@ def _failed(error: GroundlinkError) -> CallToolResult:
     return _result(Reply({"schema": SCHEMA, "error": error.to_json()}, is_error=True))
 
 
+def make_server(toolbox: Toolbox) -> ToolServer:
+    """Return an MCP server with the tools that a toolbox allows. It closes the toolbox when it ends."""
+    return ToolServer(toolbox)
+
+
 # Serving
 
 
@@ -331,9 +336,9 @@ def serve_http(toolbox: Toolbox, listener: socket.socket) -> int:
     )
     web = _Web(config)
     name = f"[{host}]" if ":" in host else host
-    print(f"groundlink: MCP at http://{name}:{port}/mcp", file=sys.stderr, flush=True)
 
     async def serve(_: Callable[[], None]) -> None:
+        print(f"groundlink: MCP at http://{name}:{port}/mcp", file=sys.stderr, flush=True)
         await web.serve(sockets=[listener])
 
     def end() -> None:
@@ -535,4 +540,12 @@ def _log_quietly(toolbox: Toolbox) -> None:
         threading.excepthook = lambda failed: _log.error("a thread failed (%s)", failed.exc_type.__name__)
 
 
-__all__: Sequence[str] = ("Permission", "ToolServer", "listen", "serve_http", "serve_stdio", "take_stdio")
+__all__: Sequence[str] = (
+    "Permission",
+    "ToolServer",
+    "listen",
+    "make_server",
+    "serve_http",
+    "serve_stdio",
+    "take_stdio",
+)

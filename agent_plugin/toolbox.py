@@ -298,7 +298,7 @@ class Toolbox:
         """Return the backend, loaded at first use."""
         with self._loading:
             if self._locator is None:
-                if job is not None and job.on_progress is not None:
+                if self._own and job is not None and job.on_progress is not None:
                     job.on_progress("loading the model", 0.0)  # not all backends tell
                 self._locator = self._load(None if job is None else job.on_progress)
                 if self._own:

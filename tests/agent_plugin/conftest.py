@@ -39,9 +39,10 @@ def png(size=(64, 48), colour="white") -> str:
 WHITE = "data:image/png;base64," + png()
 
 
-def over_stdio(*arguments: object) -> StdioServerParameters:
+def over_stdio(*arguments: object, display: str | None = None) -> StdioServerParameters:
     """`groundlink mcp` with these arguments, for the official client."""
-    return StdioServerParameters(command=PROGRAM, args=["mcp", *map(str, arguments)], env=dict(os.environ))
+    environment = os.environ | ({} if display is None else {"DISPLAY": display})
+    return StdioServerParameters(command=PROGRAM, args=["mcp", *map(str, arguments)], env=environment)
 
 
 class Served:

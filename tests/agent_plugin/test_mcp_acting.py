@@ -15,6 +15,7 @@ from agent_plugin.toolbox import Toolbox
 from screen_agent import Policy
 from tests.agent_plugin.conftest import over_stdio
 from tests.agent_plugin.test_mcp import MODES, error
+from tests.screen.conftest import end, start_manager, start_screen
 from tests.screen.test_agent import button, form, says
 
 
@@ -156,7 +157,17 @@ async def test_a_cancelled_wait_leaves_the_screen_free(acting, launch):
             assert not (await client.call_tool("click", {"target": "Refresh"})).is_error
 
 
-async def test_all_tools_on_a_real_window_over_stdio(launch, tmp_path):
+@pytest.fixture
+def little(desktop):
+    """A screen of its own that is soon read, with a window manager."""
+    screen, display = start_screen("900x700x24")
+    manager = start_manager(display)
+    yield display
+    end(manager)
+    end(screen)
+
+
+async def test_all_tools_on_a_real_window_over_stdio(launch, little, tmp_path):
     program = launch(
         "form",
         small(
@@ -167,10 +178,13 @@ async def test_all_tools_on_a_real_window_over_stdio(launch, tmp_path):
             {"kind": "text", "name": "notes", "text": "\n".join(["Poem", *map(str, range(60))]), "x": 30, "y": 150,
              "w": 160, "h": 90, "blink": False},
             {"kind": "canvas", "name": "canvas", "x": 240, "y": 150, "w": 180, "h": 200, "bg": "#ffffff"},
+            x=20,
+            y=40,
         ),
+        display=little,
     )  # fmt: skip
     allowed = ("--allow-screen", "--allow-actions", "--allow-window", "Trial", "--log", tmp_path / "log")
-    async with Client(over_stdio(*allowed)) as client:
+    async with Client(over_stdio(*allowed, display=little)) as client:
 
         async def do(tool, **arguments):
             result = await client.call_tool(tool, arguments)
@@ -181,7 +195,7 @@ async def test_all_tools_on_a_real_window_over_stdio(launch, tmp_path):
             return error(await client.call_tool(tool, arguments))
 
         shot = await do("screenshot")
-        assert shot["image_size"] == [1920, 1080] and shot["picture_scale"] < 1
+        assert shot["image_size"] == [900, 700] and shot["picture_scale"] == 1.0
         listed = await do("list_elements", image="screen")
         refs = {found["text"]: found["ref"] for found in listed["detections"]}
         assert {"Archive", "Bicycle"} <= set(refs), refs
@@ -225,12 +239,14 @@ async def test_all_tools_on_a_real_window_over_stdio(launch, tmp_path):
         count = len(program.of("press"))
         for forged in ("k00000000.1", f"{listed['capture']}.9999", f"{listed['capture']}.0"):
             assert await fails("click", target=forged) == "target_not_found", forged
-        assert await fails("click", target="960, 540") == "bad_query"
+        assert await fails("click", target="450, 350") == "bad_query"
         program.settle()
         assert len(program.of("press")) == count
 
         # Other windows are not for it.
-        other = launch("form", form(button("Elephant", 30, 30), title="Other", x=900, y=200, w=300, h=200))
+        other = launch(
+            "form", form(button("Elephant", 30, 30), title="Other", x=520, y=400, w=300, h=200), display=little
+        )
         assert await fails("click", target="Elephant") == "action_denied"
         assert not other.of("press")
         other.end()

@@ -29,7 +29,6 @@ from groundlink.errors import (
     TargetAmbiguous,
     TargetNotFound,
 )
-
 from screen_agent.cli import app
 
 PROGRAM = str(Path(sys.executable).parent / "groundlink")

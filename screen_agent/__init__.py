@@ -14,12 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from screen_agent.agent import Result, ScreenAgent, Sighting
+    from screen_agent.agent import ScreenAgent
     from screen_agent.capture import Screen, Shot, View, screenshot
     from screen_agent.ground import Target
     from screen_agent.log import ActionLog
     from screen_agent.pointer import Pointer
     from screen_agent.policy import Policy, Proposal
+    from screen_agent.results import Result, Sighting
     from screen_agent.windows import Window
 
 _WHERE = {
@@ -27,11 +28,11 @@ _WHERE = {
     "Pointer": "pointer",
     "Policy": "policy",
     "Proposal": "policy",
-    "Result": "agent",
+    "Result": "results",
     "Screen": "capture",
     "ScreenAgent": "agent",
     "Shot": "capture",
-    "Sighting": "agent",
+    "Sighting": "results",
     "Target": "ground",
     "View": "capture",
     "Window": "windows",

@@ -334,3 +334,25 @@ def _box(monitor: dict[str, Any]) -> PixelBox:
 
 def _named(box: Box) -> str:
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
+
+
+def floats(box: PixelBox) -> Box:
+    """Return a box of whole pixels as one with continuous coordinates."""
+    x1, y1, x2, y2 = box
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def clip(box: PixelBox) -> PixelBox:
+    """Return a box whose corners are in order; empty where they were not."""
+    x1, y1, x2, y2 = box
+    return x1, y1, max(x1, x2), max(y1, y2)
+
+
+def common(a: Box, b: Box) -> Box:
+    """Return what two boxes share; its corners are out of order where that is nothing."""
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def inside(box: Box, other: Box) -> bool:
+    """Return whether a box lies in another."""
+    return other[0] <= box[0] and other[1] <= box[1] and box[2] <= other[2] and box[3] <= other[3]

@@ -23,10 +23,11 @@ from groundlink.errors import ActionHadNoEffect, BadQuery, GroundlinkError, Targ
 
 if TYPE_CHECKING:
     from groundlink.detections import Box
-    from screen_agent.agent import Result, ScreenAgent
+    from screen_agent.agent import ScreenAgent
     from screen_agent.capture import Shot
     from screen_agent.ground import Target
     from screen_agent.policy import Proposal
+    from screen_agent.results import Result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -560,8 +561,8 @@ def _agent(
 def _failed(error: GroundlinkError, place: Place, out: Path | None) -> None:
     """Print what an error brings along, and draw it. The message itself is printed by whoever ends the program."""
     from groundlink.image import printable
-    from screen_agent.agent import Result
     from screen_agent.ground import Target
+    from screen_agent.results import Result
 
     body: dict[str, Any] = {"schema": "groundlink/1", "error": error.to_json()}
     shown = None

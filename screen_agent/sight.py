@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -169,6 +170,29 @@ class Sight:
             if now - rested >= least:
                 return
             self.wait(FRAME_SECONDS)
+
+    def until(
+        self,
+        look: Callable[[Shot], Any],
+        timeout: float,
+        within: Callable[[], Box | None] = lambda: None,
+    ) -> Any:
+        """Look until `look` returns something, showing it only pictures that have changed; None at the end.
+
+        `within` says each time which box of the desktop to look at, None for all.
+        """
+        end = time.monotonic() + timeout
+        last: Shot | None = None
+        while True:
+            self._check()
+            shot = self.look(within())
+            if shot is not last:
+                last = shot
+                if (found := look(shot)) is not None:
+                    return found
+            if time.monotonic() >= end:
+                return None
+            self.wait(min(0.1, max(0.0, end - time.monotonic())))
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

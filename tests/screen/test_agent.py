@@ -108,7 +108,7 @@ class TestClicking:
         behind = launch("form", form(title="Behind", x=20, y=20, w=600))
         agent = make(window="Trial")
         program.say("raise")
-        target = agent.find("Wander")
+        target = agent.wait_for("Wander", timeout=5)
         program.say("window", x=900, y=560)
         program.settle()
         until(lambda: agent.window("Trial").box[0] > 800)
@@ -293,6 +293,20 @@ class TestTruth:
         agent.hover("Begin")
         program.event("tooltip", widget="Begin")
         assert agent.click("Begin").effect == "changed"
+        assert len(program.of("press")) == 1
+
+    def test_a_hover_style_that_comes_late_beside_what_moves_is_no_effect(self, agent, launch):
+        program = launch(
+            "form",
+            form(
+                button("Dead", 200, 100, dead=True, hover="#c0d8ff"),
+                {"kind": "spinner", "name": "spinner", "x": 265, "y": 146, "w": 30, "h": 30},
+            ),
+        )
+        target = agent.find("Dead")
+        program.say("freeze", ms=700)  # it sees the pointer come only after the press
+        with pytest.raises(ActionHadNoEffect):
+            agent.click(target)
         assert len(program.of("press")) == 1
 
     def test_a_tooltip_that_comes_late_is_no_effect(self, agent, launch):

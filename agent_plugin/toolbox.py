@@ -18,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
 from PIL import Image
 from pydantic import ValidationError
 
@@ -112,6 +113,7 @@ class _Capture:
     cost: int
     shot: Shot | None = None
     found: list[Target] = field(default_factory=list)
+    mark: str = ""
 
 
 class Job:
@@ -296,6 +298,8 @@ class Toolbox:
         """Return the backend, loaded at first use."""
         with self._loading:
             if self._locator is None:
+                if job is not None and job.on_progress is not None:
+                    job.on_progress("loading the model", 0.0)  # not all backends tell
                 self._locator = self._load(None if job is None else job.on_progress)
                 if self._own:
                     self._locator.on_progress = None  # it was for loading; answers tell what they find
@@ -303,9 +307,11 @@ class Toolbox:
 
     def _capture(self, image: str, job: Job) -> _Capture:
         """Return the picture that a text means, with what is remembered of it."""
-        with self._lock:
-            known = self._captures.get(image)
-            if known is not None:
+        if _looks_like_a_capture(image):
+            with self._lock:
+                known = self._captures.get(image)
+                if known is None:
+                    raise BadQuery(f"the capture {image!r} is not known any more; give the image again")
                 self._captures.move_to_end(image)
                 return known
         if image == "screen":
@@ -314,10 +320,14 @@ class Toolbox:
             with self._acting(job) as agent:
                 return self._shown(agent.screenshot())
         if is_data(image):
+            mark = xxhash.xxh3_128_hexdigest(image.encode("utf-8", "surrogatepass"))
+            with self._lock:
+                for capture in self._captures.values():
+                    if capture.mark == mark:  # sent again, and decoding takes longer than all the rest
+                        self._captures.move_to_end(capture.name)
+                        return capture
             data = from_data(image, self.limits.max_bytes)
-            return self._keep(_Capture("", "image data", data, len(data)))
-        if _looks_like_a_capture(image):
-            raise BadQuery(f"the capture {image!r} is not known any more; give the image again")
+            return self._keep(_Capture("", "image data", data, len(data), mark=mark))
         path = allowed_file(image, self.folders, self.limits.max_bytes)
         return self._keep(_Capture("", printable(image), path, 200))
 

@@ -185,7 +185,7 @@ class Toolbox:
         self.debug = debug
         self._action_log = log
         self._own = not isinstance(backend, Locator)
-        self._load = (
+        self._load: Callable[[Progress | None], Locator] = (
             (lambda progress: backend)
             if isinstance(backend, Locator)
             else (

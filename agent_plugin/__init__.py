@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         openai_chat_result,
         openai_responses_result,
     )
-    from agent_plugin.mcp_server import make_server
+    from agent_plugin.mcp_server import ToolServer
     from agent_plugin.toolbox import Job, Limits, Reply, Toolbox
     from agent_plugin.tools import INSTRUCTIONS, TOOLS, Tool
 
@@ -36,13 +36,13 @@ __all__ = [
     "Limits",
     "Reply",
     "Tool",
+    "ToolServer",
     "Toolbox",
     "anthropic_result",
     "as_anthropic",
     "as_json_schema",
     "as_openai_chat",
     "as_openai_responses",
-    "make_server",
     "openai_chat_result",
     "openai_responses_result",
 ]
@@ -55,7 +55,7 @@ _WHERE = {
     "Limits": "toolbox",
     "Reply": "toolbox",
     "Toolbox": "toolbox",
-    "make_server": "mcp_server",
+    "ToolServer": "mcp_server",
 }
 """Public names that are not in `dialects`, and their modules, imported at first use: not all need the MCP SDK."""
 

@@ -40,7 +40,7 @@ from groundlink.errors import (
 )
 from groundlink.image import ImageLike, printable
 from groundlink.locator import Locator
-from groundlink.query import Query
+from groundlink.query import Query, Task
 
 if TYPE_CHECKING:
     from screen_agent import Policy, Proposal, Result, ScreenAgent, Shot, Target
@@ -185,7 +185,7 @@ class Toolbox:
         self.debug = debug
         self._action_log = log
         self._own = not isinstance(backend, Locator)
-        self._load = (
+        self._load: Callable[[Progress | None], Locator] = (
             (lambda progress: backend)
             if isinstance(backend, Locator)
             else (
@@ -420,11 +420,13 @@ class Toolbox:
             query = Query("detect", tuple(given.categories))
         else:
             assert given.phrase is not None
-            choices = ("ground",) if given.all else ("gui", "ground_one", "ground", "point")
-            if not given.all and capture.shot is None and "gui" in tasks and "detect" in tasks:
-                choices = ("ground_one", "gui", "ground")  # a picture of the world, for a model that knows it
-            task = next((task for task in choices if task in tasks), tasks[0])
-            query = Query(task, (given.phrase,))  # type: ignore[arg-type]
+            # A picture of the world, for a model that knows it, is asked about otherwise than a user interface.
+            world = capture.shot is None and "detect" in tasks
+            one: tuple[Task, ...] = (
+                ("ground_one", "gui", "ground") if world else ("gui", "ground_one", "ground", "point")
+            )
+            choices: tuple[Task, ...] = ("ground",) if given.all else one
+            query = Query(next((task for task in choices if task in tasks), tasks[0]), (given.phrase,))
         return self._answered(capture, self._ask(capture, query, job), given.picture)
 
     def _point(self, given: definitions.Point, job: Job) -> Reply:

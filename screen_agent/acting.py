@@ -22,7 +22,7 @@ from groundlink.errors import (
 )
 from groundlink.query import Query
 from screen_agent.capture import Shot, check_box, clip, common, floats, inside
-from screen_agent.changes import alike, changed
+from screen_agent.changes import CARET, alike, changed
 from screen_agent.clipboard import paste
 from screen_agent.effects import HOVER_LIMIT, Effects, Expect
 from screen_agent.ground import Choice, Finder, Target, check_choice
@@ -41,6 +41,10 @@ LOOKS = 4
 """How often a target that moves is looked for again before giving up."""
 HOVER_SECONDS = 0.035
 """The least time given to a program to show that the pointer is over something."""
+KEYBOARD_SECONDS = 1.3
+"""How long a field has to show that it has the keyboard: longer than a caret takes to blink."""
+FIELD_AFTER = 700
+"""How far to the right of its label a field may reach, in pixels."""
 MAX_TYPED = 50_000
 """Characters in one call."""
 _PASTE = ("command", "v") if sys.platform == "darwin" else ("ctrl", "v")
@@ -444,6 +448,35 @@ class Acting:
             self.guard.confirm(Proposal("type", description, shown, (), why, None, self.sight.look().image))
         return why or ""
 
+    def check_keyboard(self, clicked: Result) -> None:
+        """Raise ActionHadNoEffect where a click is not seen to have given the keyboard to what was clicked on.
+
+        A field shows it by a caret, or a frame, in its row; a field below its label by a frame: a caret there may be
+        another field's, which blinked before.
+        """
+        target, before = clicked.target, clicked.shots[0]
+        assert target is not None and before is not None
+        x1, y1, x2, y2 = before.view.box_to_picture(target.box)
+        height = y2 - y1
+        row = (x1 - 3 * height, y1 - 0.75 * height, x2 + FIELD_AFTER, y2 + 0.75 * height)
+        below = (x1 - 3 * height, y1, x2 + FIELD_AFTER, y2 + 4 * height)
+        end = time.monotonic() + KEYBOARD_SECONDS
+        while time.monotonic() < end:
+            now = self.sight.veiled(self.sight.screen.grab(before.view.area))
+            if now.frame.shape != before.frame.shape:
+                return
+            others = self.sight.idle.parts(time.monotonic(), often=False)
+            for box in map(floats, changed(before.frame, now.frame)):
+                lively = box[2] - box[0] <= CARET or any(_overlap(box, floats(part)) for part in others)
+                if _overlap(box, row) or (_overlap(box, below) and not lively):
+                    return
+            self.sight.wait(0.025)
+        raise ActionHadNoEffect(
+            f'the click on "{target.description}" at {target.pixel[0]}, {target.pixel[1]} gave the keyboard to nothing '
+            "there, and nothing was typed; click on the field itself and use type_text, or type with check=False",
+            replace(clicked, effect="none"),
+        )
+
     def check_focus(self) -> None:
         """Raise ActionDenied where the keyboard goes to a window that the policy does not allow."""
         policy = self.guard.policy
@@ -533,6 +566,10 @@ def check_seconds(name: str, value: Any) -> float:
 
 def _listed(words: Sequence[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _near(a: tuple[int, int], b: tuple[int, int]) -> bool:

@@ -522,7 +522,11 @@ class ScreenAgent:
         check: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """Click into a field and type; with `clear` what was in it is replaced. See `type_text`."""
+        """Click into a field and type; with `clear` what was in it is replaced. See `type_text`.
+
+        Nothing is typed where the click is not seen to give the keyboard to anything there, such as on a label that
+        leads to no field; `check=False` types anyway.
+        """
         check_text(text)
         why = self._acts.confirm_text(text, what if isinstance(what, str) else what.description, secret)
         choice = self._acts.choice(nth, near, threshold)
@@ -530,6 +534,8 @@ class ScreenAgent:
             "click", what, choice, within, lambda targets: self.pointer.click("left", 1), check=False
         )
         if not self.policy.dry_run:
+            if check:
+                self._acts.check_keyboard(clicked)
             self._sight.wait_quiet(limit=0.3)
             if clear:
                 self._acts.check_focus()

@@ -22,6 +22,8 @@ Expect: TypeAlias = "str | Callable[[], bool]"
 
 HOVER_LIMIT = 0.6
 """The most time that hover effects are waited for."""
+HOVER_GOES = 0.25
+"""What does not begin to change in so many seconds after the pointer has left is no hover effect."""
 
 
 class Effects:
@@ -129,13 +131,19 @@ class Effects:
         if any(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in parts):
             return boxes
         self.pointer.move(*self.sight.parking())
-        end = time.monotonic() + HOVER_LIMIT
+        start = moved = time.monotonic()
+        last: list[Frame] = []
         while True:
             # It may take a while to go, and a caret in it to blink: as it once was is enough.
             now = self.sight.veiled(self.sight.grab())
-            if all(np.array_equal(seen.crop(part).frame, now.crop(part).frame) for part in parts):
+            frames = [now.crop(part).frame for part in parts]
+            if all(np.array_equal(seen.crop(part).frame, frame) for part, frame in zip(parts, frames)):
                 return ()
-            if time.monotonic() >= end:
+            at = time.monotonic()
+            if not all(map(np.array_equal, frames, last)):
+                moved = at
+            last = frames
+            if at - start >= HOVER_LIMIT or at - moved >= HOVER_GOES:
                 return boxes
             self.sight.wait(0.025)
 

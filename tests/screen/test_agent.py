@@ -333,7 +333,27 @@ class TestTyping:
         agent.type_into("Your street", "plain <1>", clear=True)
         assert program.wait(lambda _: program.value("Other") == "plain <1>")
         agent.press("tab", check=False)
-        assert agent.read().splitlines().count("plain <1>") == 1
+        assert agent.read().count("plain <1>") == 1
+
+    @pytest.mark.parametrize("beside", [120, 40])
+    def test_a_label_that_leads_to_no_field(self, agent, launch, beside):
+        """The keyboard stays in another field, whose caret blinks: nothing is typed there, secret or not."""
+        label = {"kind": "label", "name": "label", "text": "Street", "x": 30, "y": 46}
+        program = launch("form", form(*self.FIELDS, label))
+        program.say("focus", widget="Other" if beside == 120 else "Name")
+        if beside == 40:
+            program.say("move", widget="label", x=30, y=126)
+        with pytest.raises(ActionHadNoEffect, match="nothing was typed"):
+            agent.type_into("Street", "hunter2", secret=True)
+        program.settle()
+        assert not program.of("text") and len(program.of("press")) == 1
+
+    def test_a_field_that_has_the_keyboard_already(self, agent, launch):
+        program = launch("form", form(*self.FIELDS))
+        program.say("focus", widget="Name")
+        assert agent.type_into("Your name", " and more").effect == "changed"
+        program.settle()
+        assert "and more" in program.value("Name")
 
     def test_typing_into_nothing_has_no_effect(self, agent, launch):
         launch("form", form(button("Only a button", 30, 30)))

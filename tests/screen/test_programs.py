@@ -346,13 +346,14 @@ class TestBrowser:
         browser.show(
             "<button id=seat>Seats</button><dialog id=which><p>Which seat?<p><button id=aisle>Aisle</button> "
             "<button id=window>Window</button></dialog>",
-            script="seat.onclick = () => { seat.textContent = 'Wait'; setTimeout(() => which.showModal(), 1500) };"
+            script="seat.onclick = () => seat.textContent = 'Wait';"
             "document.getElementById('window').onclick = () => which.close()",
         )
         agent = web()
         agent.click("Seats")
         with pytest.raises(TargetNotFound):
             agent.find("Which seat?")
+        browser.run("setTimeout(() => which.showModal(), 1000)")
         question = agent.wait_for("Which seat?", timeout=20)
         agent.click("Window", near=question)
         assert browser.of("pointerdown", id="window")

@@ -557,13 +557,15 @@ class Toolbox:
     def _do_press(self, agent: ScreenAgent, given: definitions.Press) -> Result:
         result = None
         strokes = [tuple(key.split("+")) if len(key) > 1 and not key.endswith("+") else (key,) for key in given.keys]
+        whys: list[str] = []
         for number, stroke in enumerate(strokes):
             last = number == len(strokes) - 1
             press = agent.press if len(stroke) == 1 else agent.hotkey
             # Of several keys the last one counts: Tab may not be seen to do anything.
             result = press(*stroke, expect=given.expect if last else None, check=last)
+            whys.append(result.confirmation)
         assert result is not None
-        return result
+        return replace(result, confirmation="; ".join(dict.fromkeys(filter(None, whys))))
 
     def _target(self, text: str) -> Any:
         """Return what a ref names, or the description itself.

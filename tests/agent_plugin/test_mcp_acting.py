@@ -138,6 +138,17 @@ class TestQuestions:
         assert len(asked) == 2 and "space" in asked[0] and "ctrl+a" in asked[1]
         assert program.of("key", keysym="space") and not program.of("key", keysym="a")
 
+    async def test_all_keys_of_a_row_are_asked_about_at_once(self, acting, launch):
+        program = launch("form", small({"kind": "entry", "name": "Name", "x": 30, "y": 30, "w": 200, "h": 36}))
+        program.say("focus", widget="Name")
+        ask, asked = answering(YES)
+        async with Client(acting(), elicitation_callback=ask) as client:
+            result = await client.call_tool("press", {"keys": ["space", "ctrl+a", "x"]})
+            assert not result.is_error, result.structured_content
+        program.settle()
+        assert len(asked) == 1 and "space" in asked[0] and "ctrl+a" in asked[0]
+        assert program.value("Name") == "x ", "Ctrl+A is Home in Tk"
+
     async def test_the_owner_may_decide_instead(self, acting, launch):
         program = launch("form", small(DELETE))
         ask, asked = answering()

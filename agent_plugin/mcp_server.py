@@ -154,7 +154,7 @@ class ToolServer(MCPServer[Toolbox]):
             ),
             structured_output=False,
         )
-        rendered.parameters = json_schema(tool)
+        rendered.parameters = _with_nullable(json_schema(tool))
         # No output schema: clients hold errors against it as well, and it would say no more than the descriptions.
         rendered.fn_metadata = FuncMetadata(arg_model=_Arguments)
         return rendered
@@ -253,6 +253,15 @@ def _can_ask(ctx: Context[Any, Any]) -> bool:
     capabilities = ctx.client_capabilities
     asking = None if capabilities is None else capabilities.elicitation
     return asking is not None and (asking.form is not None or asking.url is None)
+
+
+def _with_nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Mark what may be left out with a word that some clients go by, and others pass over."""
+    required = schema.get("required", [])
+    for name, field in schema["properties"].items():
+        if name not in required:
+            field["nullable"] = True
+    return schema
 
 
 def _result(reply: Reply) -> CallToolResult:

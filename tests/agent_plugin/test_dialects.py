@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from anthropic.types import ImageBlockParam, TextBlockParam, ToolParam, ToolResultBlockParam
+from mcp_types import Tool as McpTool
 from openai.types.chat import (
     ChatCompletionFunctionToolParam,
     ChatCompletionToolMessageParam,
@@ -17,17 +19,29 @@ from openai.types.responses.response_input_item_param import FunctionCallOutput
 from pydantic import TypeAdapter, ValidationError
 
 from agent_plugin import dialects
-from agent_plugin.toolbox import Reply
+from agent_plugin.mcp_server import ToolServer
+from agent_plugin.toolbox import Reply, Toolbox
 from agent_plugin.tools import TOOLS, tools
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def as_mcp(_):
+    """What a client is told that lists the tools, all of them allowed."""
+    server = ToolServer(Toolbox("ocr", screen=True, actions=True))
+    listed = asyncio.run(server.list_tools())
+    return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed]
+
+
 RENDERED = {
+    "mcp": as_mcp,
     "json_schema": dialects.as_json_schema,
     "openai_chat": dialects.as_openai_chat,
     "openai_responses": dialects.as_openai_responses,
     "anthropic": dialects.as_anthropic,
 }
 TYPES = {
+    "mcp": McpTool,
     "openai_chat": ChatCompletionFunctionToolParam,
     "openai_responses": FunctionToolParam,
     "anthropic": ToolParam,

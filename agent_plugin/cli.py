@@ -67,6 +67,14 @@ def mcp(
             metavar="TITLE", help="Act in windows with this title only; may be repeated.", rich_help_panel=_ACTS
         ),
     ] = None,
+    allow_key: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="KEYS",
+            help="Press these without asking, such as enter or ctrl+s; may be repeated.",
+            rich_help_panel=_ACTS,
+        ),
+    ] = None,
     log: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -104,8 +112,8 @@ def mcp(
     check_installed("mcp", "pydantic")
     if not http and (host, port, unauthenticated) != ("127.0.0.1", 8000, False):
         raise BadQuery("--host, --port and --unauthenticated are for HTTP: add --http")
-    if (allow_window or log) and not allow_actions:
-        raise BadQuery("--allow-window and --log are about acts: add --allow-screen and --allow-actions")
+    if (allow_window or allow_key or log) and not allow_actions:
+        raise BadQuery("--allow-window, --allow-key and --log are about acts: add --allow-screen and --allow-actions")
     if allow_actions and not allow_screen:
         raise BadQuery("--allow-actions needs the screen: add --allow-screen")
     settings: dict[str, Any] = dict(parse_setting(text) for text in setting or [])
@@ -128,7 +136,8 @@ def mcp(
 
         from screen_agent import Policy
 
-        policy = Policy(windows=tuple(allow_window) if allow_window else None)
+        windows = tuple(allow_window) if allow_window else None
+        policy = Policy(windows=windows, allow_keys=tuple(allow_key or ()))
     name = backend or os.environ.get("GROUNDLINK_BACKEND")
     if name is not None:
         check_backend(name)

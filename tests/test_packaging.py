@@ -78,7 +78,18 @@ print(groundlink.load("demo").locate({str(shot)!r}, groundlink.read()).status)
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
 def test_the_dependencies_resolve_on_every_python(version, tmp_path):
     done = subprocess.run(
-        [UV, "pip", "compile", ROOT / "pyproject.toml", "--python-version", version, "--extra", "screen"]
+        [
+            UV,
+            "pip",
+            "compile",
+            ROOT / "pyproject.toml",
+            "--python-version",
+            version,
+            "--extra",
+            "screen",
+            "--extra",
+            "agent",
+        ]
         + ["--constraint", ROOT / "constraints.txt", "--only-binary", ":all:", "--quiet", "-o", tmp_path / "out.txt"],
         capture_output=True,
         text=True,

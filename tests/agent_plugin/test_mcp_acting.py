@@ -195,6 +195,7 @@ async def test_all_tools_on_a_real_window_over_stdio(launch, little, tmp_path):
         display=little,
     )  # fmt: skip
     allowed = ("--allow-screen", "--allow-actions", "--allow-window", "Trial", "--log", tmp_path / "log")
+    allowed += ("--allow-key", "ctrl+e")
     async with Client(over_stdio(*allowed, display=little)) as client:
 
         async def do(tool, **arguments):
@@ -228,6 +229,10 @@ async def test_all_tools_on_a_real_window_over_stdio(launch, little, tmp_path):
         await do("press", keys=["backspace"])
         program.settle()
         assert program.value("Name") == "Zoë "
+        await fails("press", keys=["ctrl+h"])  # this client cannot be asked
+        await do("press", keys=["ctrl+e", "x"])
+        program.settle()
+        assert program.value("Name") == "Zoë x"
         await do("scroll", inside="Poem", notches=3)
         assert program.event("wheel")["towards"] == "down"
         await fails("drag", target="Start", to="Bicycle")  # nothing comes of it, and that is said

@@ -65,36 +65,8 @@ KEPT_REFS = 4
 """How many full answers' refs a capture remembers."""
 
 _REF = re.compile(r"(k[0-9a-f]{8})\.([0-9]{1,9})", re.ASCII)
-_COORDINATE_WORDS = frozenset(
-    [
-        "click",
-        "tap",
-        "at",
-        "on",
-        "point",
-        "pos",
-        "position",
-        "location",
-        "coordinate",
-        "coordinates",
-        "coord",
-        "coords",
-        "pixel",
-        "pixels",
-        "px",
-        "box",
-        "bbox",
-        "left",
-        "top",
-        "right",
-        "bottom",
-        "x",
-        "y",
-        "x1",
-        "y1",
-        "x2",
-        "y2",
-    ]
+_COORDINATE_WORDS = re.compile(
+    r"click|tap|at|on|point|pos|position|location|coord(?:inate)?s?|pixels?|px|b?box|left|top|right|bottom|[xy][12]?"
 )
 _PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[/\\][^\s'\",;:()]{2,}")
 _OF_THE_OWNER = (BackendUnavailable, WeightsNotFound, WeightsInvalid, BadOutput, NoDisplay)
@@ -305,12 +277,16 @@ class Toolbox:
 
     def _error(self, name: str, error: Exception, job: Job) -> Reply:
         if isinstance(error, Cancelled) and not job.cancelled and not job._left():
-            error = DeadlineExceeded(f"it was not done within {self.limits.seconds:g} s, and is not gone on with")
+            error = DeadlineExceeded(
+                f"the call took longer than {self.limits.seconds:g} s and was ended; what it had done by then is done, "
+                "so look before you repeat it"
+            )
         if isinstance(error, GroundlinkError) and type(error) is not GroundlinkError:
             if not isinstance(error, _OF_THE_OWNER):
                 message = str(error)
                 if self._agent is not None and (stop := self._agent.policy.stop_file) is not None:
-                    message = message.replace(printable(str(stop)), "of the owner")  # whoever is stopped is not told
+                    if printable(str(stop)) in message:  # whoever is stopped is not told how to go on
+                        message = "stopped by the owner of this machine; nothing is done until they allow it again"
                 reply = _failed(error, message)
                 # What does not work on a screen is told with the words that stand there.
                 return replace(reply, body={**reply.body, "notice": UNTRUSTED}) if isinstance(error, _TELLS) else reply
@@ -614,10 +590,11 @@ class Toolbox:
         if job.on_progress is not None:
             job.on_progress("waiting", 0.0)
         with self._acting(job) as agent:
+            timeout = min(given.timeout, max(0.0, job._left() - 1.0))
             if given.gone:
-                agent.wait_gone(given.phrase, given.timeout)
+                agent.wait_gone(given.phrase, timeout)
                 return Reply({"schema": SCHEMA, "gone": given.phrase})
-            target = agent.wait_for(given.phrase, given.timeout)
+            target = agent.wait_for(given.phrase, timeout)
             capture = self._shown(target.shot)
         ref = self._remember(capture, target)
         body = {"schema": SCHEMA, "status": "found", "detections": [{**target.to_json(), "ref": ref}]}
@@ -647,7 +624,7 @@ class Toolbox:
 
     def _do_press(self, agent: ScreenAgent, given: definitions.Press) -> Result:
         result = None
-        strokes = [tuple(key.split("+")) if len(key) > 1 and not key.endswith("+") else (key,) for key in given.keys]
+        strokes = [_stroke(key) for key in given.keys]
         whys: list[str] = []
         for number, stroke in enumerate(strokes):
             last = number == len(strokes) - 1
@@ -717,11 +694,18 @@ def _failed(error: GroundlinkError, message: str | None = None) -> Reply:
     return Reply({"schema": SCHEMA, "error": said}, is_error=True)
 
 
+def _stroke(keys: str) -> tuple[str, ...]:
+    """Return the keys that are pressed together; "ctrl++" is Ctrl with plus."""
+    if len(keys) > 2 and keys.endswith("++"):
+        return (*keys[:-2].split("+"), "+")
+    return tuple(keys.split("+")) if len(keys) > 1 else (keys,)
+
+
 def _is_coordinates(text: str) -> bool:
     """Whether a text is 2 or 4 numbers, as in "100, 200", "(x=1 y=2)" or "click at 3/4"; "1920x1080" is none."""
     parts = re.findall(r"[xy][12](?=\s*[=:])|[^\W\d_]+|\d+(?:\.\d+)?", text.casefold())
     words = [part for part in parts if part[0].isalpha()]
-    if len(parts) - len(words) not in {2, 4} or not _COORDINATE_WORDS.issuperset(words):
+    if len(parts) - len(words) not in {2, 4} or not all(map(_COORDINATE_WORDS.fullmatch, words)):
         return False
     if not words:
         return len(re.split(r"[\s,;]+", text.strip(" ()[]<>{}"))) == len(parts)

@@ -425,6 +425,22 @@ class TestWork:
             assert box.call("screenshot", job=job).body["error"]["code"] == "cancelled"
             assert time.monotonic() - started < 1
 
+    def test_limits_on_a_real_screen(self, locator, desktop, tmp_path):
+        from screen_agent import Policy
+
+        stop = tmp_path / "stop"
+        limits = Limits(seconds=2)
+        with Toolbox(locator, screen=True, actions=True, limits=limits, policy=Policy(stop_file=stop)) as box:
+            box.call("screenshot")
+            started = time.monotonic()
+            error = box.call("wait_for", {"phrase": "Nothing like it", "timeout": 60}).body["error"]
+            assert error["code"] == "deadline_exceeded" and time.monotonic() - started < 4
+            stop.touch()
+            message = box.call("click", {"target": "Save"}).body["error"]["message"]
+            assert "stopped" in message and "remove" not in message and str(tmp_path) not in message
+            stop.unlink()
+            assert "ctrl++" in box.plan("press", {"keys": ["ctrl++"]})
+
     def test_paths_of_the_owner_are_not_told(self, caplog):
         def load(_):
             raise groundlink.WeightsNotFound("no model in /home/me/.cache/x.onnx; see https://a.b/c")

@@ -284,9 +284,9 @@ class Toolbox:
         if isinstance(error, GroundlinkError) and type(error) is not GroundlinkError:
             if not isinstance(error, _OF_THE_OWNER):
                 message = str(error)
-                if self._agent is not None and (stop := self._agent.policy.stop_file) is not None:
-                    if printable(str(stop)) in message:  # whoever is stopped is not told how to go on
-                        message = "stopped by the owner of this machine; nothing is done until they allow it again"
+                stop = None if self._agent is None else self._agent.policy.stop_file
+                if stop is not None and printable(str(stop)) in message:  # whoever is stopped is not told how to go on
+                    message = "stopped by the owner of this machine; nothing is done until they allow it again"
                 reply = _failed(error, message)
                 # What does not work on a screen is told with the words that stand there.
                 return replace(reply, body={**reply.body, "notice": UNTRUSTED}) if isinstance(error, _TELLS) else reply

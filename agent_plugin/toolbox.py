@@ -7,12 +7,15 @@ get wrong: a `Reply` says what is the matter and what to do.
 from __future__ import annotations
 
 import logging
+import math
+import os
+import re
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -24,19 +27,26 @@ from pydantic import ValidationError
 
 import groundlink
 from agent_plugin import tools as definitions
-from agent_plugin.images import allowed_file, from_data, is_data
+from agent_plugin.images import from_data, from_file, is_data
 from agent_plugin.tools import Arguments, Tool
 from groundlink.detections import SCHEMA, Detections
 from groundlink.errors import (
     ActionDenied,
+    ActionHadNoEffect,
+    BackendUnavailable,
     BadData,
+    BadImage,
+    BadOutput,
     BadQuery,
     Busy,
     Cancelled,
     DeadlineExceeded,
     GroundlinkError,
+    NoDisplay,
     TargetAmbiguous,
     TargetNotFound,
+    WeightsInvalid,
+    WeightsNotFound,
 )
 from groundlink.image import ImageLike, printable
 from groundlink.locator import Locator
@@ -51,6 +61,17 @@ UNTRUSTED = (
 )
 """What stands with every answer that holds text from an image."""
 
+KEPT_REFS = 4
+"""How many full answers' refs a capture remembers."""
+
+_REF = re.compile(r"(k[0-9a-f]{8})\.([0-9]{1,9})", re.ASCII)
+_COORDINATE_WORDS = re.compile(
+    r"click|tap|at|on|point|pos|position|location|coord(?:inate)?s?|pixels?|px|b?box|left|top|right|bottom|[xy][12]?"
+)
+_PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[/\\][^\s'\",;:()]{2,}")
+_OF_THE_OWNER = (BackendUnavailable, WeightsNotFound, WeightsInvalid, BadOutput, NoDisplay)
+"""Errors about how this machine is set up, which name its files."""
+_TELLS = (ActionDenied, ActionHadNoEffect, DeadlineExceeded)
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
@@ -67,7 +88,7 @@ class Limits:
         max_bytes: of one image.
         max_pixels: of one image.
         max_detections: that one answer lists.
-        seconds: for one call.
+        seconds: for one call, with its waiting for others, without the loading of the model.
         concurrency: calls that are worked on at once; those on the screen one at a time in any case.
         waiting: calls that may wait beyond these.
         captures: pictures that are remembered, for refs and further questions.
@@ -112,7 +133,9 @@ class _Capture:
     image: ImageLike
     cost: int
     shot: Shot | None = None
-    found: list[Target] = field(default_factory=list)
+    # By number; None for what is on an image. Of very many the oldest are forgotten.
+    found: OrderedDict[int, Target | None] = field(default_factory=OrderedDict)
+    count: int = 0
     mark: str = ""
 
 
@@ -124,6 +147,7 @@ class Job:
         self.confirm = confirm
         self._cancelled = threading.Event()
         self._close: Callable[[], None] | None = None
+        self._end = math.inf
 
     def cancel(self) -> None:
         """End the call; it comes back as an error with the code `cancelled`."""
@@ -140,6 +164,21 @@ class Job:
     def _check(self) -> None:
         if self.cancelled:
             raise Cancelled("the call was cancelled by the caller")
+
+    def _left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def _holding(self, lock: Any) -> Iterator[None]:
+        """Hold a lock; wait for it no longer than the call may take, or is wanted."""
+        while not lock.acquire(timeout=min(0.1, self._left())):
+            self._check()
+            if not self._left():
+                raise Busy("other calls take too long; call again later")
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 class Toolbox:
@@ -177,7 +216,7 @@ class Toolbox:
         if actions and not screen:
             raise BadQuery("actions need the screen: allow both, or neither")
         self.limits = limits or Limits()
-        self.folders = tuple(_folder(folder) for folder in folders)
+        self.folders = tuple(dict.fromkeys(spelled for folder in folders for spelled in _folder(folder)))
         self.tools = definitions.tools(screen=screen, actions=actions)
         self.screen = screen
         self._by_name = {tool.name: tool for tool in self.tools}
@@ -229,27 +268,46 @@ class Toolbox:
         try:
             tool, given = self.check(name, arguments)
             with self._turn(job):
-                return getattr(self, f"_{tool.name}")(given, job)  # type: ignore[no-any-return]
+                reply: Reply = getattr(self, f"_{tool.name}")(given, job)
         except (TargetAmbiguous, TargetNotFound) as error:
-            return self._candidates(error)
+            reply = self._candidates(error)
         except Exception as error:
-            if isinstance(error, GroundlinkError) and type(error) is not GroundlinkError:
-                return _failed(error)
-            # A fault of ours. What it says may tell of this machine; the caller gets a number to ask the owner with.
-            number, kind = secrets.token_hex(4), type(error.__cause__ or error).__name__
-            _log.error("%s failed inside (%s, %s)", printable(str(name)[:60]), kind, number, exc_info=self.debug)
-            return _failed(GroundlinkError(f"the tool failed inside; the server's log has it under {number}"))
+            reply = self._error(name, error, job)
+        return replace(reply, body=_plain(reply.body))
+
+    def _error(self, name: str, error: Exception, job: Job) -> Reply:
+        if isinstance(error, Cancelled) and not job.cancelled and not job._left():
+            error = DeadlineExceeded(
+                f"the call took longer than {self.limits.seconds:g} s and was ended; what it had done by then is done, "
+                "so look before you repeat it"
+            )
+        if isinstance(error, GroundlinkError) and type(error) is not GroundlinkError:
+            if not isinstance(error, _OF_THE_OWNER):
+                message = str(error)
+                stop = None if self._agent is None else self._agent.policy.stop_file
+                if stop is not None and printable(str(stop)) in message:  # whoever is stopped is not told how to go on
+                    message = "stopped by the owner of this machine; nothing is done until they allow it again"
+                reply = _failed(error, message)
+                # What does not work on a screen is told with the words that stand there.
+                return replace(reply, body={**reply.body, "notice": UNTRUSTED}) if isinstance(error, _TELLS) else reply
+            _log.error("%s failed: %s", printable(str(name)[:60]), _without_paths(str(error)))
+            return _failed(error, _without_paths(str(error)))
+        # A fault of ours. What it says may tell of this machine; the caller gets a number to ask the owner with.
+        number, kind = secrets.token_hex(4), type(error.__cause__ or error).__name__
+        _log.error("%s failed inside (%s, %s)", printable(str(name)[:60]), kind, number, exc_info=self.debug)
+        return _failed(GroundlinkError(f"the tool failed inside; the server's log has it under {number}"))
 
     def plan(self, name: str, arguments: Mapping[str, Any] | None = None, job: Job | None = None) -> str:
         """Return why the policy would want a call confirmed; empty where it would not, or where the call would fail."""
+        job = job or Job()
         try:
             tool, given = self.check(name, arguments)
             if not tool.changes:
                 return ""
-            with self._turn(job or Job()), self._acting(job or Job(), dry_run=True) as agent:
+            with self._turn(job), self._acting(job, dry_run=True) as agent:
                 result: Result = getattr(self, f"_do_{tool.name}")(agent, given)
                 return result.confirmation
-        except GroundlinkError:
+        except Exception:
             return ""  # the call itself says what is wrong
 
     def check(self, name: str, arguments: Mapping[str, Any] | None) -> tuple[Tool, Any]:
@@ -278,31 +336,32 @@ class Toolbox:
             if self._waiting >= self.limits.waiting:
                 raise Busy(f"{self.limits.waiting} calls are waiting already; call again later")
             self._waiting += 1
-        end = time.monotonic() + self.limits.seconds
-        try:
-            while not self._working.acquire(timeout=0.1):
-                job._check()
-                if time.monotonic() >= end:
-                    raise Busy("other calls take too long; call again later")
-        finally:
-            with self._lock:
-                self._waiting -= 1
-        try:
+        job._end = time.monotonic() + self.limits.seconds
+        with ExitStack() as held:
+            try:
+                held.enter_context(job._holding(self._working))
+            finally:
+                with self._lock:
+                    self._waiting -= 1
             yield
-        finally:
-            self._working.release()
 
     # Pictures
 
     def locator(self, job: Job | None = None) -> Locator:
         """Return the backend, loaded at first use."""
-        with self._loading:
+        job = job or Job()
+        if self._locator is not None:
+            return self._locator
+        with job._holding(self._loading):
             if self._locator is None:
-                if self._own and job is not None and job.on_progress is not None:
+                started = time.monotonic()
+                if self._own and job.on_progress is not None:
                     job.on_progress("loading the model", 0.0)  # not all backends tell
-                self._locator = self._load(None if job is None else job.on_progress)
+                loaded = self._load(job.on_progress)
                 if self._own:
-                    self._locator.on_progress = None  # it was for loading; answers tell what they find
+                    loaded.on_progress = None  # it was for loading; answers tell what they find
+                self._locator = loaded
+                job._end += time.monotonic() - started
             return self._locator
 
     def _capture(self, image: str, job: Job) -> _Capture:
@@ -321,15 +380,25 @@ class Toolbox:
                 return self._shown(agent.screenshot())
         if is_data(image):
             mark = xxhash.xxh3_128_hexdigest(image.encode("utf-8", "surrogatepass"))
-            with self._lock:
-                for capture in self._captures.values():
-                    if capture.mark == mark:  # sent again, and decoding takes longer than all the rest
-                        self._captures.move_to_end(capture.name)
-                        return capture
+            # Sent again, it is not decoded again: that takes longer than all the rest.
+            known = self._marked(mark)
+            if known is not None:
+                return known
             data = from_data(image, self.limits.max_bytes)
             return self._keep(_Capture("", "image data", data, len(data), mark=mark))
-        path = allowed_file(image, self.folders, self.limits.max_bytes)
-        return self._keep(_Capture("", printable(image), path, 200))
+        # The bytes are kept: what is at the path later may be another picture, or lead out of the folders.
+        data = from_file(image, self.folders, self.limits.max_bytes)
+        source = printable(image)
+        mark = source + "\0" + xxhash.xxh3_128_hexdigest(data)
+        return self._marked(mark) or self._keep(_Capture("", source, data, len(data), mark=mark))
+
+    def _marked(self, mark: str) -> _Capture | None:
+        with self._lock:
+            for capture in self._captures.values():
+                if capture.mark == mark:
+                    self._captures.move_to_end(capture.name)
+                    return capture
+        return None
 
     def _shown(self, shot: Shot) -> _Capture:
         """Return the capture of a picture of the screen; an unchanged screen is the same capture."""
@@ -337,7 +406,8 @@ class Toolbox:
             for capture in self._captures.values():
                 if capture.shot is shot:
                     return capture
-        return self._keep(_Capture("", "screen", shot.rgb, shot.frame.nbytes * 2, shot))
+        # With its two copies in colour.
+        return self._keep(_Capture("", "screen", shot.rgb, shot.frame.nbytes * 3, shot))
 
     def _keep(self, capture: _Capture) -> _Capture:
         limits = self.limits
@@ -356,9 +426,13 @@ class Toolbox:
         """Ask the backend about a capture, with progress for each thing found."""
         locator = self.locator(job)
         job._check()
-        stream = locator.stream(capture.image, query, deadline=self.limits.seconds)
+        try:
+            stream = locator.stream(capture.image, query, deadline=min(job._left(), self.limits.seconds))
+        except BadImage as error:
+            raise BadImage(re.sub(r"^the image of \d+ bytes", lambda _: capture.source, str(error))) from None
         job._close = stream.close
         try:
+            job._check()  # it may have been cancelled just before it could be closed
             for count, _ in enumerate(stream, start=1):
                 if job.on_progress is not None:
                     job.on_progress(f"found {count}", 0.0)
@@ -382,9 +456,7 @@ class Toolbox:
         body = answer.to_json()
         for detection, found in zip(body["detections"], answer):
             detection["ref"] = self._ref(capture, found.text or found.label, found)
-        body |= {"capture": capture.name, "image_size": list(answer.size)}
-        if any(found.text for found in answer) or answer.status == "not_found":
-            body["notice"] = UNTRUSTED
+        body |= {"capture": capture.name, "image_size": list(answer.size), "notice": UNTRUSTED}
         if not picture:
             return Reply(body)
         shown = groundlink.draw(self._pixels(capture), answer, numbered=numbered or len(answer) > 1)
@@ -393,14 +465,18 @@ class Toolbox:
     def _ref(self, capture: _Capture, description: str, found: Any) -> str:
         """Remember a detection under a name that is valid with this capture only."""
         if capture.shot is None:
-            target = None
-        else:
-            from screen_agent.ground import target_of
+            return self._remember(capture, None)
+        from screen_agent.ground import target_of
 
-            target = target_of(description, found, capture.shot, len(capture.found) + 1)
+        return self._remember(capture, target_of(description, found, capture.shot, 1))
+
+    def _remember(self, capture: _Capture, target: Target | None) -> str:
         with self._lock:
-            capture.found.append(target)  # type: ignore[arg-type]
-            return f"{capture.name}.{len(capture.found)}"
+            capture.count += 1
+            capture.found[capture.count] = target
+            if len(capture.found) > KEPT_REFS * self.limits.max_detections:
+                capture.found.popitem(last=False)
+            return f"{capture.name}.{capture.count}"
 
     def _pixels(self, capture: _Capture) -> Any:
         return self.locator().images.open(capture.image).pixels
@@ -468,9 +544,7 @@ class Toolbox:
         if not self.screen:
             raise ActionDenied("the screen is not allowed here; ask its owner to start the server with the screen")
         locator = self.locator(job)
-        while not self._on_screen.acquire(timeout=0.1):
-            job._check()
-        try:
+        with job._holding(self._on_screen):
             from screen_agent import Policy, ScreenAgent
 
             if self._agent is None:
@@ -485,22 +559,17 @@ class Toolbox:
                     return asked(proposal.why)
 
             agent.guard.policy = replace(before, dry_run=before.dry_run or dry_run, confirm=confirm)
-            agent.guard.interrupted = lambda: job.cancelled
+            agent.guard.interrupted = lambda: job.cancelled or not job._left()
             try:
                 yield agent
             finally:
                 agent.guard.policy = before
                 agent.guard.interrupted = None
-        finally:
-            self._on_screen.release()
 
     def _act(self, name: str, given: Arguments, job: Job) -> Reply:
         with self._acting(job) as agent:
             result: Result = getattr(self, f"_do_{name}")(agent, given)
-        body = {"schema": SCHEMA, **result.to_json()}
-        if result.target is not None and result.target.text:
-            body["notice"] = UNTRUSTED
-        return Reply(body)
+        return Reply({"schema": SCHEMA, **result.to_json(), "notice": UNTRUSTED})
 
     def _click(self, given: definitions.Click, job: Job) -> Reply:
         return self._act("click", given, job)
@@ -521,14 +590,13 @@ class Toolbox:
         if job.on_progress is not None:
             job.on_progress("waiting", 0.0)
         with self._acting(job) as agent:
+            timeout = min(given.timeout, max(0.0, job._left() - 1.0))
             if given.gone:
-                agent.wait_gone(given.phrase, given.timeout)
+                agent.wait_gone(given.phrase, timeout)
                 return Reply({"schema": SCHEMA, "gone": given.phrase})
-            target = agent.wait_for(given.phrase, given.timeout)
+            target = agent.wait_for(given.phrase, timeout)
             capture = self._shown(target.shot)
-        with self._lock:
-            capture.found.append(target)
-            ref = f"{capture.name}.{len(capture.found)}"
+        ref = self._remember(capture, target)
         body = {"schema": SCHEMA, "status": "found", "detections": [{**target.to_json(), "ref": ref}]}
         return Reply({**body, "capture": capture.name, "image_size": list(target.shot.view.size), "notice": UNTRUSTED})
 
@@ -556,7 +624,7 @@ class Toolbox:
 
     def _do_press(self, agent: ScreenAgent, given: definitions.Press) -> Result:
         result = None
-        strokes = [tuple(key.split("+")) if len(key) > 1 and not key.endswith("+") else (key,) for key in given.keys]
+        strokes = [_stroke(key) for key in given.keys]
         whys: list[str] = []
         for number, stroke in enumerate(strokes):
             last = number == len(strokes) - 1
@@ -574,19 +642,19 @@ class Toolbox:
             TargetNotFound: the ref is of no capture that is known, or of no such detection.
             BadQuery: the ref is of an image that is not the screen, or the text is coordinates.
         """
-        name, dot, number = text.partition(".")
-        if dot and _looks_like_a_capture(name) and number.isdigit():
+        ref = _REF.fullmatch(text.strip())
+        if ref is not None:
             with self._lock:
-                capture = self._captures.get(name)
-                if capture is None or not 1 <= int(number) <= len(capture.found):
+                capture = self._captures.get(ref[1])
+                if capture is None or int(ref[2]) not in capture.found:
                     raise TargetNotFound(
                         f"the ref {text!r} is not known, or not any more; look again with locate or list_elements"
                     )
-                target = capture.found[int(number) - 1]
+                target = capture.found[int(ref[2])]
             if target is None:
                 raise BadQuery(f"the ref {text!r} is of an image and not of the screen; look at the screen first")
             return target
-        if not any(character.isalpha() for character in text) and len(text.replace(",", " ").split()) in {2, 4}:
+        if _is_coordinates(text):
             raise BadQuery(f"{text!r} looks like coordinates; name the target by a ref or a description")
         return text
 
@@ -599,9 +667,7 @@ class Toolbox:
         capture = self._shown(error.candidates[0].shot)
         listed = []
         for target in error.candidates[:20]:
-            with self._lock:
-                capture.found.append(target)
-                listed.append({**target.to_json(), "ref": f"{capture.name}.{len(capture.found)}"})
+            listed.append({**target.to_json(), "ref": self._remember(capture, target)})
         body |= {"capture": capture.name, "candidates": listed}
         if isinstance(error, TargetAmbiguous) and error.picture is not None:
             return replace(self._with_picture(body, error.picture), is_error=True)
@@ -617,20 +683,58 @@ def jpeg(image: Image.Image, side: int, max_bytes: int) -> tuple[float, bytes]:
         for quality in (85, 70, 50, 30):
             buffer = BytesIO()
             smaller.save(buffer, "JPEG", quality=quality)
-            if buffer.tell() <= max_bytes:
-                return size[0] / image.width, buffer.getvalue()
+            if buffer.tell() <= max_bytes or size == (1, 1):
+                # By the longer side: of a thin picture the other one is a pixel at least.
+                return max(size) / max(image.size), buffer.getvalue()
         scale *= 0.7
 
 
-def _failed(error: GroundlinkError) -> Reply:
-    return Reply({"schema": SCHEMA, "error": error.to_json()}, is_error=True)
+def _failed(error: GroundlinkError, message: str | None = None) -> Reply:
+    said = error.to_json() | ({} if message is None else {"message": message})
+    return Reply({"schema": SCHEMA, "error": said}, is_error=True)
 
 
-def _folder(folder: str | Path) -> Path:
-    path = Path(folder).expanduser().resolve()
+def _stroke(keys: str) -> tuple[str, ...]:
+    """Return the keys that are pressed together; "ctrl++" is Ctrl with plus."""
+    if len(keys) > 2 and keys.endswith("++"):
+        return (*keys[:-2].split("+"), "+")
+    return tuple(keys.split("+")) if len(keys) > 1 else (keys,)
+
+
+def _is_coordinates(text: str) -> bool:
+    """Whether a text is 2 or 4 numbers, as in "100, 200", "(x=1 y=2)" or "click at 3/4"; "1920x1080" is none."""
+    parts = re.findall(r"[xy][12](?=\s*[=:])|[^\W\d_]+|\d+(?:\.\d+)?", text.casefold())
+    words = [part for part in parts if part[0].isalpha()]
+    if len(parts) - len(words) not in {2, 4} or not all(map(_COORDINATE_WORDS.fullmatch, words)):
+        return False
+    if not words:
+        return len(re.split(r"[\s,;]+", text.strip(" ()[]<>{}"))) == len(parts)
+    return not re.fullmatch(r"\d+\s*x\s*\d+", text.strip(), re.IGNORECASE)
+
+
+def _plain(value: Any) -> Any:
+    """Return a body as any JSON takes it: no NaN or infinity, and no half characters."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _without_paths(message: str) -> str:
+    return _PATH.sub("…", message)
+
+
+def _folder(folder: str | Path) -> tuple[Path, Path]:
+    """Return a folder as it is spelled, and where it is."""
+    path = Path(folder).expanduser().absolute()
     if not path.is_dir():
         raise BadQuery(f"{printable(str(folder))}: there is no such folder to read images from")
-    return path
+    return Path(os.path.normpath(path)), path.resolve()
 
 
 def _looks_like_a_capture(text: str) -> bool:

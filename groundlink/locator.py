@@ -173,8 +173,12 @@ class Stream:
         return self._call.result
 
     def close(self) -> None:
-        """Cancel: no more detections come, and `result` is what was found so far, marked as cancelled."""
+        """Cancel: no more detections come, and `result` is what was found so far, marked as cancelled.
+
+        A thread that waits for the next one, even of a backend that cannot be interrupted, gets `Cancelled`.
+        """
         self._call.withdraw()
+        self._events.put(Cancelled("the question was withdrawn before it was answered"))
 
     def __enter__(self) -> Stream:
         return self

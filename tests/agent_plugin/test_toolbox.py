@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import logging
+import math
+import os
 import threading
 import time
 
@@ -15,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import groundlink
-from agent_plugin.toolbox import Job, Limits, Toolbox, jpeg
+from agent_plugin.images import _read_below
+from agent_plugin.toolbox import KEPT_REFS, Job, Limits, Toolbox, jpeg
 from groundlink.backend import BackendInfo, Outcome
 from groundlink.detections import Found
 from tests.conftest import words_on
@@ -82,6 +86,40 @@ class TestImages:
         (folder / "other.png").symlink_to(folder / "login.png")
         assert box.call("locate", {"image": "other.png", "phrase": "Cancel"}).body["status"] == "found"
 
+    def test_a_file_that_becomes_a_link_or_a_fifo(self, box, folder, tmp_path):
+        capture = box.call("read_text", {"image": "login.png"}).body["capture"]
+        (folder / "login.png").unlink()
+        (folder / "login.png").symlink_to(tmp_path / "secret.png")
+        assert box.call("locate", {"image": capture, "phrase": "Cancel"}).body["status"] == "found", "the same picture"
+        os.mkfifo(folder / "fifo")
+        for parts in (("login.png",), ("fifo",), ("..", "secret.png")):
+            with contextlib.suppress(OSError):
+                assert _read_below(folder, parts, 100) is None or parts[0] == ".."
+        with pytest.raises(OSError, match=r"symbolic|Too many"):
+            _read_below(folder, ("login.png",), 100)
+
+    def test_users_and_links_outside_are_not_told(self, box, tmp_path):
+        (tmp_path / "zlink").symlink_to("/usr/share")
+        there, gone = (
+            box.call("read_text", {"image": f"{tmp_path}/{name}/../../usr/x"})
+            .body["error"]["message"]
+            .replace(name, "X")
+            for name in ("zlink", "znone")
+        )
+        assert there == gone and "outside" in there
+        codes = [box.call("read_text", {"image": f"~{name}/x"}).body["error"]["code"] for name in ("root", "nobody9")]
+        assert codes == ["bad_image", "bad_image"]
+
+    def test_data_in_other_spellings(self, box, folder):
+        data = base64.b64encode((folder / "login.png").read_bytes()).decode()
+        for image in (
+            data.rstrip("="),
+            data.replace("+", "-").replace("/", "_"),
+            f"  {data}\r\n",
+            f'DATA:image/png; charset="utf-8";BASE64,{data}',
+        ):
+            assert box.call("locate", {"image": image, "phrase": "Cancel"}).body["status"] == "found"
+
     @pytest.mark.parametrize("url", ["http://localhost/x.png", "https://a.b/c.png", "file:///etc/passwd", "ftp://x/y"])
     def test_no_urls(self, box, url):
         error = box.call("locate", {"image": url, "phrase": "x"}).body["error"]
@@ -123,7 +161,7 @@ class TestImages:
             error = box.call("locate", {"image": base64.b64encode(small).decode(), "phrase": "x"}).body["error"]
             assert "1,000,000" in error["message"]
             (folder / "big.png").write_bytes(b"\0" * 30_000)
-            assert "30,000" in box.call("locate", {"image": "big.png", "phrase": "x"}).body["error"]["message"]
+            assert "20,000" in box.call("locate", {"image": "big.png", "phrase": "x"}).body["error"]["message"]
             assert (
                 "not base64"
                 in box.call("locate", {"image": "data:image/png;base64,!!!!", "phrase": "x"}).body["error"]["message"]
@@ -186,8 +224,9 @@ class TestAnswers:
     def test_captures_are_bounded(self, locator, folder):
         with Toolbox(locator, folders=[folder], limits=Limits(captures=3)) as box:
             first = box.call("read_text", {"image": "login.png"}).body["capture"]
-            for _ in range(3):
-                box.call("read_text", {"image": "login.png"})
+            for side in range(20, 23):
+                Image.new("RGB", (side, side)).save(folder / "other.png")
+                box.call("read_text", {"image": "other.png"})
             assert "not known any more" in box.call("read_text", {"image": first}).body["error"]["message"]
 
     def test_many_detections_are_cut_and_told(self, locator, folder):
@@ -264,8 +303,9 @@ class Slow:
 
     info = BackendInfo(name="slow", tasks=("gui", "point"), concurrency=8)
 
-    def __init__(self, seconds=0.0, fail=None):
-        self.seconds, self.fail, self.ended = seconds, fail, []
+    def __init__(self, seconds=0.0, fail=None, deaf=False, outcome=None):
+        self.seconds, self.fail, self.ended, self.deaf = seconds, fail, [], deaf
+        self.outcome = outcome or Outcome()
 
     @classmethod
     def problem(cls):
@@ -276,11 +316,12 @@ class Slow:
             end = time.monotonic() + self.seconds
             yield Found("one", box=(1, 1, 5, 5))
             while time.monotonic() < end:
-                context.check()
+                if not self.deaf:
+                    context.check()
                 time.sleep(0.01)
             if self.fail:
                 raise self.fail
-            return Outcome()
+            return self.outcome
         finally:
             self.ended.append(True)
 
@@ -353,3 +394,87 @@ class TestWork:
         scale, data = jpeg(noise, 1500, 100_000)
         with Image.open(io.BytesIO(data)) as small:
             assert len(data) <= 100_000 and small.width == round(3000 * scale) and scale <= 0.5
+        assert jpeg(Image.new("RGB", (40, 30)), 1500, 10)[1], "ends, though no JPEG is as small"
+
+    def test_the_scale_of_thin_pictures_is_that_of_the_long_side(self):
+        for size in ((1, 50_000), (50_000, 1)):
+            scale, data = jpeg(Image.new("RGB", size), 1000, 100_000)
+            with Image.open(io.BytesIO(data)) as small:
+                assert max(small.size) == 1000 and min(small.size) == 1 and scale == 1 / 50
+
+    def test_a_step_that_hears_nothing_is_left_when_cancelled(self):
+        with Toolbox(groundlink.Locator(Slow(3, deaf=True))) as box:
+            job, started = Job(), time.monotonic()
+            threading.Timer(0.3, job.cancel).start()
+            assert box.call("locate", ASK, job).body["error"]["code"] == "cancelled"
+            assert time.monotonic() - started < 2
+
+    def test_no_answer_has_what_json_has_not(self):
+        odd = Outcome(reason="half \ud800", raw=("\udfff",), timings_ms={"model": math.nan, "x": math.inf})
+        with Toolbox(groundlink.Locator(Slow(outcome=odd))) as box:
+            body = box.call("locate", ASK).body
+            json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+            assert body["notice"] and body["timings_ms"]["model"] is None
+
+    def test_the_screen_is_waited_for_no_longer_than_a_call_may_take(self):
+        with Toolbox(groundlink.Locator(Slow()), screen=True, limits=Limits(seconds=0.3)) as box, box._on_screen:
+            started = time.monotonic()
+            assert box.call("screenshot").body["error"]["code"] == "busy"
+            job = Job()
+            job.cancel()
+            assert box.call("screenshot", job=job).body["error"]["code"] == "cancelled"
+            assert time.monotonic() - started < 1
+
+    def test_limits_on_a_real_screen(self, locator, desktop, tmp_path):
+        from screen_agent import Policy
+
+        stop = tmp_path / "stop"
+        limits = Limits(seconds=2)
+        with Toolbox(locator, screen=True, actions=True, limits=limits, policy=Policy(stop_file=stop)) as box:
+            box.call("screenshot")
+            started = time.monotonic()
+            error = box.call("wait_for", {"phrase": "Nothing like it", "timeout": 60}).body["error"]
+            assert error["code"] == "deadline_exceeded" and time.monotonic() - started < 4
+            stop.touch()
+            message = box.call("click", {"target": "Save"}).body["error"]["message"]
+            assert "stopped" in message and "remove" not in message and str(tmp_path) not in message
+            stop.unlink()
+            assert "ctrl++" in box.plan("press", {"keys": ["ctrl++"]})
+
+    def test_paths_of_the_owner_are_not_told(self, caplog):
+        def load(_):
+            raise groundlink.WeightsNotFound("no model in /home/me/.cache/x.onnx; see https://a.b/c")
+
+        with Toolbox("ocr") as box:
+            box._load = load
+            message = box.call("locate", ASK).body["error"]["message"]
+            assert message == "no model in …; see https://a.b/c"
+            assert "/home/me" not in caplog.text
+
+    def test_many_questions_on_one_capture_are_bounded(self):
+        with Toolbox(groundlink.Locator(Slow()), limits=Limits(max_detections=5)) as box:
+            before = threading.active_count()
+            refs = [box.call("locate", ASK).body["detections"][0]["ref"] for _ in range(200)]
+            (capture,) = box._captures.values()
+            assert len(capture.found) == 5 * KEPT_REFS and len(set(refs)) == 200
+            assert threading.active_count() <= before + 1
+            with pytest.raises(groundlink.TargetNotFound, match="not any more"):
+                box._target(refs[0])
+            with pytest.raises(groundlink.BadQuery, match="of an image"):
+                box._target(refs[-1] + " ")
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [("100, 200", True), ("(100,200)", True), ("x=100 y=200", True), ("click at 100/200", True), ("X: 1.5, Y: 2", True),
+     ("[1, 2, 3, 4]", True), ("x1=1 y1=2 x2=3 y2=4", True), ("at pixel 5;6", True),
+     ("1920x1080", False), ("22/11", False), ("9:00 17:00", False), ("5", False), ("page 3 4", False),
+     ("k12345678.\u00b2", False), ("Save", False)],
+)  # fmt: skip
+def test_coordinates_in_disguise(locator, text, refused):
+    with Toolbox(locator) as box:
+        if refused:
+            with pytest.raises(groundlink.BadQuery, match="coordinates"):
+                box._target(text)
+        else:
+            assert box._target(text) == text

@@ -102,7 +102,8 @@ class Acting:
             return Choice(nth, None, threshold)
         if isinstance(near, tuple) and len(near) == 2:
             x, y = near
-            return Choice(nth, check_box("near", (x, y, x + 1, y + 1)), threshold)
+            numbers = all(isinstance(value, (int, float)) for value in near)
+            return Choice(nth, check_box("near", (x, y, x + 1, y + 1) if numbers else near), threshold)
         return Choice(nth, self.within(near), threshold)
 
     # How acting is done
@@ -164,6 +165,8 @@ class Acting:
     ) -> Result:
         """Do something with the pointer on a target, the way every act goes."""
         limit = self.effect_timeout if timeout is None else check_seconds("timeout", timeout)
+        check_expect(expect)
+        check_target(what)
         description = what if isinstance(what, str) else what.description
         clock = Clock(self.finder)
         with self._logged(action, description) as entry:
@@ -364,6 +367,7 @@ class Acting:
     ) -> Result:
         """Type a text, into the field that `clicked` is the click on, or where the keyboard goes."""
         check_text(text)
+        check_expect(expect)
         limit = self.effect_timeout if timeout is None else check_seconds("timeout", timeout)
         clock = Clock(self.finder)
         target = None if clicked is None else clicked.target
@@ -412,7 +416,10 @@ class Acting:
         if not keys:
             raise BadQuery(f'{action} needs a key, such as {action}("tab")')
         for key in keys:
+            if not isinstance(key, str):
+                raise BadQuery(f"a key is a name or a character, not {type(key).__name__}")
             key_name(key)
+        check_expect(expect)
         limit = self.effect_timeout if timeout is None else check_seconds("timeout", timeout)
         clock = Clock(self.finder)
         named = " ".join("+".join(stroke) for stroke in strokes)
@@ -545,6 +552,20 @@ class _Entry:
 def _describe(description: str) -> None:
     """Raise BadQuery for words that cannot be a description, before anything else is done."""
     Query("gui", (description,))
+
+
+def check_target(what: Any) -> None:
+    """Raise BadQuery for what can be neither described nor pressed."""
+    if not isinstance(what, (str, Target)):
+        raise BadQuery(f"say in words what is meant, or give what find() returned, not {type(what).__name__}")
+
+
+def check_expect(expect: Any) -> None:
+    """Raise BadQuery for what cannot be expected: before the act, since an error after it looks as if none was done."""
+    if isinstance(expect, str):
+        _describe(expect)
+    elif expect is not None and not callable(expect):
+        raise BadQuery(f"expect is a description, or a function without arguments, not {type(expect).__name__}")
 
 
 def check_text(text: Any) -> None:

@@ -1,0 +1,75 @@
+"""What goes wrong around an act: rubbish from callers, stops half-way, focus that moves, windows that go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundlink.errors import BadQuery
+from screen_agent import Policy, ScreenAgent
+from tests.screen.test_agent import button, form, says
+
+
+@pytest.fixture
+def make(desktop, locator):
+    made = []
+
+    def start(**settings):
+        made.append(ScreenAgent(locator, **settings))
+        return made[-1]
+
+    yield start
+    for agent in made:
+        agent.close()
+
+
+FIELD = {"kind": "entry", "name": "Name", "x": 160, "y": 30, "w": 300, "h": 40}
+LABEL = {"kind": "label", "text": "Your name", "x": 30, "y": 38}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda agent: agent.click(None),
+        lambda agent: agent.click("Save", count=1.0),
+        lambda agent: agent.click("Save", count=[]),
+        lambda agent: agent.click("Save", button=[]),
+        lambda agent: agent.click("Save", near=("a", None)),
+        lambda agent: agent.click("Save", expect=""),
+        lambda agent: agent.click("Save", expect=5),
+        lambda agent: agent.hover("Save", expect=" "),
+        lambda agent: agent.drag("Save", None),
+        lambda agent: agent.type_into(5, "text"),
+        lambda agent: agent.type_into("Save", "text", expect=""),
+        lambda agent: agent.type_text("text", expect=5),
+        lambda agent: agent.press(None),
+        lambda agent: agent.press("a", expect=5),
+        lambda agent: agent.window(None),
+        lambda agent: agent.wait_for("Save", nth=0),
+        lambda agent: agent.scroll_to("Save", turns=-1),
+        lambda agent: ScreenAgent(agent.locator, window=5),
+    ],
+)
+def test_rubbish_is_refused_before_anything_is_done(make, launch, call):
+    program = launch("form", form(button("Save", 30, 30, **says("saved"))))
+    with pytest.raises(BadQuery):
+        call(make(policy=Policy(confirm=lambda proposal: True)))
+    program.settle()
+    assert not program.of("press") and not program.of("key")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files by /proc")
+def test_closed_agents_leave_no_connections(make):
+    """A server takes 256 of them in all, and after that nobody can open a window."""
+
+    def files():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    agent = make()
+    agent.screenshot()
+    count = files()
+    for _ in range(5):
+        with make() as another:
+            another.screenshot()
+    assert files() == count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -45,6 +45,8 @@ KEYBOARD_SECONDS = 1.3
 """How long a field has to show that it has the keyboard: longer than a caret takes to blink."""
 FIELD_AFTER = 700
 """How far to the right of its label a field may reach, in pixels."""
+SHOWN_SECONDS = 0.2
+"""How long a program may take to show what was typed when typing breaks off."""
 MAX_TYPED = 50_000
 """Characters in one call."""
 _PASTE = ("command", "v") if sys.platform == "darwin" else ("ctrl", "v")
@@ -392,13 +394,20 @@ class Acting:
             before = self.sight.grab()
             clock.at_act()
             started = time.perf_counter()
-            if by_keys:
-                type_keys(text, self.guard.check_stop)
-            elif not paste(text, lambda: self.pointer.hotkey(*_PASTE)):
-                raise ActionHadNoEffect(
-                    "the text was offered on the clipboard and nobody took it; give the keyboard to a field that takes "
-                    "text, such as by type_into"
-                )
+            try:
+                if by_keys:
+                    type_keys(text, self.guard.check_stop)
+                elif not paste(text, lambda: self.pointer.hotkey(*_PASTE)):
+                    raise ActionHadNoEffect(
+                        "the text was offered on the clipboard and nobody took it; give the keyboard to a field that takes "
+                        "text, such as by type_into"
+                    )
+            except BaseException:
+                if secret:  # a part of it may be there
+                    time.sleep(SHOWN_SECONDS)
+                    with suppress(GroundlinkError):
+                        self.effects.hide(target, before)
+                raise
             clock.act = time.perf_counter() - started
             result = self.effects.checked(action, target, before, expect, check, limit, clock, secret=secret)
             return entry.done(replace(result, confirmation=why))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groundlink.errors import BadQuery
+from groundlink.errors import ActionDenied, ActionHadNoEffect, BadQuery
 from screen_agent import Policy, ScreenAgent
 from tests.screen.test_agent import button, form, says
 
@@ -73,3 +73,44 @@ def test_closed_agents_leave_no_connections(make):
         with make() as another:
             another.screenshot()
     assert files() == count
+
+
+def give_keyboard(agent, program, widget="Name"):
+    agent.pointer.move(*program.middle(widget))
+    agent.pointer.click()
+    program.settle()
+
+
+class TestSecrets:
+    SECRET = "hunter two secret"
+
+    def test_one_whose_typing_is_stopped_is_covered(self, make, launch, tmp_path):
+        """What was typed by then is on the screen."""
+        program = launch("form", form(LABEL, FIELD))
+        stop = tmp_path / "stop"
+        agent = make(policy=Policy(stop_file=stop))
+        give_keyboard(agent, program)
+        left = [10]
+
+        def check():
+            left[0] -= 1
+            if left[0] == 0:
+                stop.touch()
+            check_stop()
+
+        check_stop, agent.guard.check_stop = agent.guard.check_stop, check
+        with pytest.raises(ActionDenied, match="stop"):
+            agent.type_text(self.SECRET, secret=True)
+        program.settle()
+        stop.unlink()
+        agent.guard.check_stop = check_stop
+        assert program.value("Name") and program.value("Name") in self.SECRET
+        assert "hunt" not in agent.read()
+
+    def test_what_is_expected_is_asked_of_a_picture_without_it(self, make, launch):
+        program = launch("form", form(LABEL, FIELD))
+        agent = make()
+        give_keyboard(agent, program)
+        with pytest.raises(ActionHadNoEffect):
+            agent.type_text(self.SECRET, secret=True, expect=self.SECRET, timeout=0.6)
+        assert program.wait(lambda _: program.value("Name") == self.SECRET)

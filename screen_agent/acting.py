@@ -396,11 +396,11 @@ class Acting:
             started = time.perf_counter()
             try:
                 if by_keys:
-                    type_keys(text, self.guard.check_stop)
-                elif not paste(text, lambda: self.pointer.hotkey(*_PASTE)):
+                    type_keys(text, self._check_keys)
+                elif not paste(text, self._paste):
                     raise ActionHadNoEffect(
-                        "the text was offered on the clipboard and nobody took it; give the keyboard to a field that takes "
-                        "text, such as by type_into"
+                        "the text was offered on the clipboard and nobody took it; give the keyboard to a field that "
+                        "takes text, such as by type_into"
                     )
             except BaseException:
                 if secret:  # a part of it may be there
@@ -440,14 +440,14 @@ class Acting:
             if self.guard.policy.dry_run:
                 return entry.done(Result(action, None, "dry_run", (), clock.timings_ms(), "; ".join(whys)))
             self.check_focus()
-            if whys:
+            if whys:  # the question may take long, and its window the keyboard: each stroke looks again
                 words = self.guard.words_in(*keys)
                 self.guard.confirm(Proposal(action, named, None, words, whys[0], None, self.sight.look().image))
             before = self.sight.grab()
             clock.at_act()
             started = time.perf_counter()
             for stroke in strokes:
-                self.guard.check_stop()
+                self._check_keys()
                 if len(stroke) == 1:
                     self.pointer.key(stroke[0])
                 else:
@@ -492,6 +492,21 @@ class Acting:
             "there, and nothing was typed; click on the field itself and use type_text, or type with check=False",
             replace(clicked, effect="none"),
         )
+
+    def _check_keys(self) -> None:
+        """Look right before each key for a stop, and whether the keyboard still goes where it may."""
+        self.guard.check_stop()
+        self.check_focus()
+
+    def _paste(self) -> None:
+        self._check_keys()
+        self.pointer.hotkey(*_PASTE)
+
+    def empty(self, strokes: Sequence[tuple[str, ...]]) -> None:
+        """Press the keys that empty the field which has the keyboard."""
+        for stroke in strokes:
+            self._check_keys()
+            self.pointer.hotkey(*stroke)
 
     def check_focus(self) -> None:
         """Raise ActionDenied where the keyboard goes to a window that the policy does not allow."""

@@ -405,7 +405,7 @@ class ScreenAgent:
         def perform(targets: Sequence[Target]) -> None:
             self.pointer.press("left")
             try:
-                self.pointer.drag_to(*targets[1].pixel, seconds)
+                self.pointer.drag_to(*targets[1].pixel, seconds, stop=self.guard.check_stop)
             finally:
                 self.pointer.release("left")
 
@@ -436,7 +436,7 @@ class ScreenAgent:
             target,
             Choice(),
             None,
-            lambda targets: self.pointer.scroll(amount, across),
+            lambda targets: self.pointer.scroll(amount, across, stop=self.guard.check_stop),
             expect=expect,
             check=check,
             timeout=timeout,
@@ -550,9 +550,7 @@ class ScreenAgent:
                 self._acts.check_keyboard(clicked)
             self._sight.wait_quiet(limit=0.3)
             if clear:
-                self._acts.check_focus()
-                for keys in _EMPTY:
-                    self.pointer.hotkey(*keys)
+                self._acts.empty(_EMPTY)
         confirmation = "; ".join(filter(None, (clicked.confirmation, why)))
         result = self._acts.typed("type", text, clicked, secret, expect, check, timeout)
         return replace(result, confirmation=confirmation)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from groundlink.errors import ActionDenied, ActionHadNoEffect, BadQuery
 from screen_agent import Policy, ScreenAgent
+from tests.conftest import until
 from tests.screen.test_agent import button, form, says
 
 
@@ -114,3 +117,50 @@ class TestSecrets:
         with pytest.raises(ActionHadNoEffect):
             agent.type_text(self.SECRET, secret=True, expect=self.SECRET, timeout=0.6)
         assert program.wait(lambda _: program.value("Name") == self.SECRET)
+
+
+class TestStops:
+    def test_a_long_drag(self, make, launch, tmp_path):
+        program = launch("form", form(button("Source", 30, 30), button("Goal", 450, 250)))
+        stop = tmp_path / "stop"
+        agent = make(policy=Policy(stop_file=stop))
+        threading.Thread(target=lambda: program.event("press", seconds=30) and stop.touch()).start()
+        start = time.monotonic()
+        with pytest.raises(ActionDenied, match="stop"):
+            agent.drag("Source", "Goal", seconds=20)
+        assert time.monotonic() - start < 15
+        program.event("release")
+
+    def test_a_long_scroll(self, make, launch, tmp_path):
+        program = launch("form", form(button("Source", 30, 30)))
+        stop = tmp_path / "stop"
+        agent = make(policy=Policy(stop_file=stop))
+        threading.Thread(target=lambda: program.event("wheel", seconds=30) and stop.touch()).start()
+        with pytest.raises(ActionDenied, match="stop"):
+            agent.scroll(1000, inside=program.boxes["Source"])
+        program.settle()
+        assert len(program.of("wheel")) < 990
+
+    def test_keys_stop_where_another_window_takes_the_keyboard(self, make, launch):
+        mine = launch("form", form(FIELD, title="Mine"))
+        other = launch("form", {"title": "Other", "x": 1100, "y": 600, "w": 500, "h": 300, "widgets": [FIELD]})
+        agent = make(policy=Policy(windows=("Mine",), confirm=lambda proposal: steal()))
+
+        def steal():
+            other.say("focus", widget="Name")
+            until(lambda: agent._windows.focused().title == "Other")
+            return True
+
+        def take_back():
+            agent.focus("Mine")
+            give_keyboard(agent, mine)
+
+        take_back()
+        with pytest.raises(ActionDenied, match="'Other'"):
+            agent.hotkey("ctrl", "a")
+        take_back()
+        threading.Thread(target=lambda: mine.event("text", seconds=30) and steal()).start()
+        with pytest.raises(ActionDenied, match="'Other'"):
+            agent.type_text("x" * 3000)
+        other.settle()
+        assert not other.of("key", keysym="a") and len(other.value("Name")) < 50

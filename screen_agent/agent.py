@@ -230,6 +230,8 @@ class ScreenAgent:
     ) -> Target:
         """Wait until something is there, and return it. A look that was begun in time is finished.
 
+        Where its window, or what it is looked for in, is not there yet, that is waited for too.
+
         Raises:
             DeadlineExceeded: it did not appear in `timeout` seconds.
             TargetAmbiguous: see the class.
@@ -249,7 +251,10 @@ class ScreenAgent:
                 missed[0] = str(error)
                 return None
 
-        found: Target | None = self._sight.until(look, timeout, lambda: self._acts.within(within))
+        def absent(error: TargetNotFound) -> None:
+            missed[0] = str(error)
+
+        found: Target | None = self._sight.until(look, timeout, lambda: self._acts.within(within), absent)
         if found is None:
             raise DeadlineExceeded(f'"{what}" did not appear within {timeout:g} s; {missed[0]}')
         return found
@@ -268,7 +273,8 @@ class ScreenAgent:
         def look(shot: Shot) -> bool | None:
             return True if not len(self._finder.ask(shot, what, threshold=threshold)) else None
 
-        if self._sight.until(look, timeout, lambda: self._acts.within(within)) is None:
+        # With its window it is gone, too.
+        if self._sight.until(look, timeout, lambda: self._acts.within(within), lambda error: True) is None:
             raise DeadlineExceeded(f'"{what}" was still there after {timeout:g} s')
 
     def watch(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from groundlink.detections import Box
-from groundlink.errors import ActionHadNoEffect
+from groundlink.errors import ActionHadNoEffect, TargetNotFound
 from screen_agent.capture import Frame, PixelBox, Shot, common, floats, inside
 from screen_agent.changes import PATIENCE, changed, watch_effect
 from screen_agent.ground import Finder, Target
@@ -159,9 +159,16 @@ class Effects:
                 if time.monotonic() >= end:
                     return False, f"what was expected did not come true within {limit:g} s"
                 self.sight.wait(0.05)
-        asked = self.sight.until(lambda shot: True if len(self.finder.ask(shot, expect)) else None, limit)
+        missed = [""]
+
+        def absent(error: TargetNotFound) -> None:
+            missed[0] = f"; {error}"
+
+        asked = self.sight.until(
+            lambda shot: True if len(self.finder.ask(shot, expect)) else None, limit, absent=absent
+        )
         if asked is None:
-            return False, f'"{expect}" did not appear within {limit:g} s'
+            return False, f'"{expect}" did not appear within {limit:g} s{missed[0]}'
         shown = self.sight.veiled(before)
         if len(self.finder.ask(shown, expect)) and not changed(
             shown.frame, self.sight.look().frame, self.sight.alive()

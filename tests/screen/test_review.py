@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from groundlink.errors import ActionDenied, ActionHadNoEffect, BadQuery
+from groundlink.errors import ActionDenied, ActionHadNoEffect, BadQuery, DeadlineExceeded
 from screen_agent import Policy, ScreenAgent
 from tests.conftest import until
 from tests.screen.test_agent import button, form, says
@@ -164,3 +164,27 @@ class TestStops:
             agent.type_text("x" * 3000)
         other.settle()
         assert not other.of("key", keysym="a") and len(other.value("Name")) < 50
+
+
+class TestWindowsThatGo:
+    """Of an agent that looks at one window."""
+
+    def test_closed_by_the_act(self, make, launch):
+        program = launch("form", form(button("Quit", 30, 30, does=[{"do": "quit"}])))
+        agent = make(window="Trial")
+        with pytest.raises(ActionHadNoEffect, match=r"Goodbye.*no window is called"):
+            agent.click("Quit", expect="Goodbye", timeout=0.5)
+        assert program.of("press"), "it was done, and so the error says that"
+
+    def test_waiting(self, make, launch):
+        agent = make(window="Trial")
+        with pytest.raises(DeadlineExceeded, match="no window is called"):
+            agent.wait_for("Late", timeout=0.3)
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(agent.wait_for("Late", timeout=20)))
+        waiting.start()
+        program = launch("form", form(button("Late", 30, 30)))
+        waiting.join()
+        assert found[0].text == "Late"
+        threading.Timer(0.3, lambda: program.say("quit")).start()
+        agent.wait_gone("Late", timeout=10)

@@ -188,3 +188,13 @@ class TestWindowsThatGo:
         assert found[0].text == "Late"
         threading.Timer(0.3, lambda: program.say("quit")).start()
         agent.wait_gone("Late", timeout=10)
+
+
+def test_denied_words_that_are_broken_over_lines(make, launch):
+    program = launch("form", form(button("Empty\ntrash", 30, 30, h=70), button("Save", 400, 30)))
+    agent = make()
+    with pytest.raises(ActionDenied, match="empty trash"):
+        agent.click("Empty")
+    agent.click("Save", check=False)
+    program.event("press", widget="Save")
+    assert not program.of("press", widget="Empty\ntrash")

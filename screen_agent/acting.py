@@ -92,7 +92,11 @@ class Acting:
                 raise TargetNotFound(f"the window {place.title!r} is gone")
             return now.box
         if isinstance(place, Target):
-            return place.box
+            # Where exactly its pixels are somewhere else now, it has moved; else it is where it was, whatever is in it.
+            now = self.sight.look()
+            shown = inside(common(place.box, floats(place.shot.view.area)), floats(now.view.area))
+            moved = None if shown and self._is_in_place(place, now) else self.finder.moved(place, now)
+            return place.box if moved is None else moved.box
         if isinstance(place, str):
             return self.finder.find(self.sight.look(), place, Choice()).box
         return check_box("a place", place)

@@ -198,3 +198,18 @@ def test_denied_words_that_are_broken_over_lines(make, launch):
     agent.click("Save", check=False)
     program.event("press", widget="Save")
     assert not program.of("press", widget="Empty\ntrash")
+
+
+def test_a_place_that_was_found_before_is_where_its_window_is_now(make, launch):
+    """Another window's button of the same name is where it was."""
+    label = {"kind": "label", "text": "Billing", "x": 30, "y": 30}
+    program = launch("form", form(label, button("Ready now", 30, 80), x=20, y=20, w=500))
+    agent = make()
+    place = agent.find("Billing")
+    program.say("window", x=900, y=500)
+    until(lambda: agent.window("Trial").box[0] > 800)
+    program.look()
+    other = launch("form", form(button("Ready now", 30, 80), title="Other", x=20, y=20, w=500))
+    agent.click("Ready now", near=place, check=False)
+    program.event("press", widget="Ready now")
+    assert not other.of("press")

@@ -93,9 +93,9 @@ class Acting:
             return now.box
         if isinstance(place, Target):
             # Where exactly its pixels are somewhere else now, it has moved; else it is where it was, whatever is in it.
-            now = self.sight.look()
-            shown = inside(common(place.box, floats(place.shot.view.area)), floats(now.view.area))
-            moved = None if shown and self._is_in_place(place, now) else self.finder.moved(place, now)
+            shot = self.sight.look()
+            shown = inside(common(place.box, floats(place.shot.view.area)), floats(shot.view.area))
+            moved = None if shown and self._is_in_place(place, shot) else self.finder.moved(place, shot)
             return place.box if moved is None else moved.box
         if isinstance(place, str):
             return self.finder.find(self.sight.look(), place, Choice()).box

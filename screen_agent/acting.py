@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -45,6 +45,8 @@ KEYBOARD_SECONDS = 1.3
 """How long a field has to show that it has the keyboard: longer than a caret takes to blink."""
 FIELD_AFTER = 700
 """How far to the right of its label a field may reach, in pixels."""
+SHOWN_SECONDS = 0.2
+"""How long a program may take to show what was typed when typing breaks off."""
 MAX_TYPED = 50_000
 """Characters in one call."""
 _PASTE = ("command", "v") if sys.platform == "darwin" else ("ctrl", "v")
@@ -90,7 +92,11 @@ class Acting:
                 raise TargetNotFound(f"the window {place.title!r} is gone")
             return now.box
         if isinstance(place, Target):
-            return place.box
+            # Where exactly its pixels are somewhere else now, it has moved; else it is where it was, whatever is in it.
+            shot = self.sight.look()
+            shown = inside(common(place.box, floats(place.shot.view.area)), floats(shot.view.area))
+            moved = None if shown and self._is_in_place(place, shot) else self.finder.moved(place, shot)
+            return place.box if moved is None else moved.box
         if isinstance(place, str):
             return self.finder.find(self.sight.look(), place, Choice()).box
         return check_box("a place", place)
@@ -102,7 +108,8 @@ class Acting:
             return Choice(nth, None, threshold)
         if isinstance(near, tuple) and len(near) == 2:
             x, y = near
-            return Choice(nth, check_box("near", (x, y, x + 1, y + 1)), threshold)
+            numbers = all(isinstance(value, (int, float)) for value in near)
+            return Choice(nth, check_box("near", (x, y, x + 1, y + 1) if numbers else near), threshold)
         return Choice(nth, self.within(near), threshold)
 
     # How acting is done
@@ -164,6 +171,8 @@ class Acting:
     ) -> Result:
         """Do something with the pointer on a target, the way every act goes."""
         limit = self.effect_timeout if timeout is None else check_seconds("timeout", timeout)
+        check_expect(expect)
+        check_target(what)
         description = what if isinstance(what, str) else what.description
         clock = Clock(self.finder)
         with self._logged(action, description) as entry:
@@ -364,6 +373,7 @@ class Acting:
     ) -> Result:
         """Type a text, into the field that `clicked` is the click on, or where the keyboard goes."""
         check_text(text)
+        check_expect(expect)
         limit = self.effect_timeout if timeout is None else check_seconds("timeout", timeout)
         clock = Clock(self.finder)
         target = None if clicked is None else clicked.target
@@ -388,13 +398,20 @@ class Acting:
             before = self.sight.grab()
             clock.at_act()
             started = time.perf_counter()
-            if by_keys:
-                type_keys(text, self.guard.check_stop)
-            elif not paste(text, lambda: self.pointer.hotkey(*_PASTE)):
-                raise ActionHadNoEffect(
-                    "the text was offered on the clipboard and nobody took it; give the keyboard to a field that takes "
-                    "text, such as by type_into"
-                )
+            try:
+                if by_keys:
+                    type_keys(text, self._check_keys)
+                elif not paste(text, self._paste):
+                    raise ActionHadNoEffect(
+                        "the text was offered on the clipboard and nobody took it; give the keyboard to a field that "
+                        "takes text, such as by type_into"
+                    )
+            except BaseException:
+                if secret:  # a part of it may be there
+                    time.sleep(SHOWN_SECONDS)
+                    with suppress(GroundlinkError):
+                        self.effects.hide(target, before)
+                raise
             clock.act = time.perf_counter() - started
             result = self.effects.checked(action, target, before, expect, check, limit, clock, secret=secret)
             return entry.done(replace(result, confirmation=why))
@@ -412,7 +429,10 @@ class Acting:
         if not keys:
             raise BadQuery(f'{action} needs a key, such as {action}("tab")')
         for key in keys:
+            if not isinstance(key, str):
+                raise BadQuery(f"a key is a name or a character, not {type(key).__name__}")
             key_name(key)
+        check_expect(expect)
         limit = self.effect_timeout if timeout is None else check_seconds("timeout", timeout)
         clock = Clock(self.finder)
         named = " ".join("+".join(stroke) for stroke in strokes)
@@ -424,14 +444,14 @@ class Acting:
             if self.guard.policy.dry_run:
                 return entry.done(Result(action, None, "dry_run", (), clock.timings_ms(), "; ".join(whys)))
             self.check_focus()
-            if whys:
+            if whys:  # the question may take long, and its window the keyboard: each stroke looks again
                 words = self.guard.words_in(*keys)
                 self.guard.confirm(Proposal(action, named, None, words, whys[0], None, self.sight.look().image))
             before = self.sight.grab()
             clock.at_act()
             started = time.perf_counter()
             for stroke in strokes:
-                self.guard.check_stop()
+                self._check_keys()
                 if len(stroke) == 1:
                     self.pointer.key(stroke[0])
                 else:
@@ -476,6 +496,21 @@ class Acting:
             "there, and nothing was typed; click on the field itself and use type_text, or type with check=False",
             replace(clicked, effect="none"),
         )
+
+    def _check_keys(self) -> None:
+        """Look right before each key for a stop, and whether the keyboard still goes where it may."""
+        self.guard.check_stop()
+        self.check_focus()
+
+    def _paste(self) -> None:
+        self._check_keys()
+        self.pointer.hotkey(*_PASTE)
+
+    def empty(self, strokes: Sequence[tuple[str, ...]]) -> None:
+        """Press the keys that empty the field which has the keyboard."""
+        for stroke in strokes:
+            self._check_keys()
+            self.pointer.hotkey(*stroke)
 
     def check_focus(self) -> None:
         """Raise ActionDenied where the keyboard goes to a window that the policy does not allow."""
@@ -545,6 +580,20 @@ class _Entry:
 def _describe(description: str) -> None:
     """Raise BadQuery for words that cannot be a description, before anything else is done."""
     Query("gui", (description,))
+
+
+def check_target(what: Any) -> None:
+    """Raise BadQuery for what can be neither described nor pressed."""
+    if not isinstance(what, (str, Target)):
+        raise BadQuery(f"say in words what is meant, or give what find() returned, not {type(what).__name__}")
+
+
+def check_expect(expect: Any) -> None:
+    """Raise BadQuery for what cannot be expected: before the act, since an error after it looks as if none was done."""
+    if isinstance(expect, str):
+        _describe(expect)
+    elif expect is not None and not callable(expect):
+        raise BadQuery(f"expect is a description, or a function without arguments, not {type(expect).__name__}")
 
 
 def check_text(text: Any) -> None:

@@ -19,7 +19,7 @@ from groundlink.detections import Box
 from groundlink.errors import ActionHadNoEffect, BadQuery, DeadlineExceeded, TargetNotFound
 from groundlink.locator import Locator
 from groundlink.query import Task
-from screen_agent.acting import Acting, Place, check_seconds, check_text
+from screen_agent.acting import Acting, Place, check_expect, check_seconds, check_target, check_text
 from screen_agent.capture import Screen, Shot, check_box
 from screen_agent.effects import Expect
 from screen_agent.ground import Choice, Finder, Target, check_choice
@@ -112,6 +112,8 @@ class ScreenAgent:
             raise BadQuery("give one of monitor, region and window, not several: it is what the agent looks at")
         if region is not None:
             check_box("region", region)
+        if window is not None and (not isinstance(window, str) or not window.strip()):
+            raise BadQuery(f"window is the title of a window, or a part of it, not {window!r:.80}")
         check_choice(None, threshold)
         check_seconds("effect_timeout", effect_timeout)
         self.screen = screen or Screen()
@@ -152,8 +154,10 @@ class ScreenAgent:
         return self.guard.policy
 
     def close(self) -> None:
-        """Close what the agent has loaded."""
+        """Close what the agent has loaded, and its connection to the screen."""
         self._finder.close(locator=self._own_locator)
+        if self._windows is not None:
+            self._windows.close()
 
     def __enter__(self) -> ScreenAgent:
         return self
@@ -210,6 +214,8 @@ class ScreenAgent:
             TargetNotFound, TargetAmbiguous: none has it, or several.
             NoDisplay: windows cannot be listed on this system.
         """
+        if not isinstance(title, str):
+            raise BadQuery(f"the title of a window is a string, not {type(title).__name__}")
         return (self._windows or Windows()).find(title)
 
     def wait_for(
@@ -224,11 +230,14 @@ class ScreenAgent:
     ) -> Target:
         """Wait until something is there, and return it. A look that was begun in time is finished.
 
+        Where its window, or what it is looked for in, is not there yet, that is waited for too.
+
         Raises:
             DeadlineExceeded: it did not appear in `timeout` seconds.
             TargetAmbiguous: see the class.
         """
         check_seconds("timeout", timeout)
+        check_choice(nth, threshold)
         missed = ["it was never looked for"]
 
         def look(shot: Shot) -> Target | None:
@@ -242,7 +251,10 @@ class ScreenAgent:
                 missed[0] = str(error)
                 return None
 
-        found: Target | None = self._sight.until(look, timeout, lambda: self._acts.within(within))
+        def absent(error: TargetNotFound) -> None:
+            missed[0] = str(error)
+
+        found: Target | None = self._sight.until(look, timeout, lambda: self._acts.within(within), absent)
         if found is None:
             raise DeadlineExceeded(f'"{what}" did not appear within {timeout:g} s; {missed[0]}')
         return found
@@ -261,7 +273,8 @@ class ScreenAgent:
         def look(shot: Shot) -> bool | None:
             return True if not len(self._finder.ask(shot, what, threshold=threshold)) else None
 
-        if self._sight.until(look, timeout, lambda: self._acts.within(within)) is None:
+        # With its window it is gone, too.
+        if self._sight.until(look, timeout, lambda: self._acts.within(within), lambda error: True) is None:
             raise DeadlineExceeded(f'"{what}" was still there after {timeout:g} s')
 
     def watch(
@@ -321,9 +334,9 @@ class ScreenAgent:
 
         The other arguments and the errors are those of the class.
         """
-        if button not in {"left", "right", "middle"}:
+        if button not in ("left", "right", "middle"):
             raise BadQuery(f"button is left, right or middle, not {button!r}")
-        if isinstance(count, bool) or count not in {1, 2, 3}:
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 3:
             raise BadQuery(f"count is 1, 2 or 3 clicks, not {count!r}")
         name = {"left": "", "right": "right_", "middle": "middle_"}[button] + ("", "", "double_", "triple_")[count]
         choice = self._acts.choice(nth, near, threshold)
@@ -392,12 +405,13 @@ class ScreenAgent:
     ) -> Result:
         """Drag something onto something else. `nth` is for what is dragged; `within` and `threshold` for both."""
         check_seconds("seconds", seconds)
+        check_target(to)
         choice = self._acts.choice(nth, None, threshold)
 
         def perform(targets: Sequence[Target]) -> None:
             self.pointer.press("left")
             try:
-                self.pointer.drag_to(*targets[1].pixel, seconds)
+                self.pointer.drag_to(*targets[1].pixel, seconds, stop=self.guard.check_stop)
             finally:
                 self.pointer.release("left")
 
@@ -428,7 +442,7 @@ class ScreenAgent:
             target,
             Choice(),
             None,
-            lambda targets: self.pointer.scroll(amount, across),
+            lambda targets: self.pointer.scroll(amount, across, stop=self.guard.check_stop),
             expect=expect,
             check=check,
             timeout=timeout,
@@ -453,6 +467,8 @@ class ScreenAgent:
         """
         if isinstance(step, bool) or not isinstance(step, int) or not step:
             raise BadQuery(f"step is a whole number of notches, negative for up, not {step!r}")
+        if isinstance(turns, bool) or not isinstance(turns, int) or turns < 0:
+            raise BadQuery(f"turns is how often to scroll, a whole number from 0, not {turns!r}")
         place = self._acts.place_target(inside)
         choice = self._acts.choice(nth, near, threshold)
         for turn in range(turns + 1):
@@ -528,6 +544,8 @@ class ScreenAgent:
         leads to no field; `check=False` types anyway.
         """
         check_text(text)
+        check_target(what)
+        check_expect(expect)
         why = self._acts.confirm_text(text, what if isinstance(what, str) else what.description, secret)
         choice = self._acts.choice(nth, near, threshold)
         clicked = self._acts.pointed(
@@ -538,9 +556,7 @@ class ScreenAgent:
                 self._acts.check_keyboard(clicked)
             self._sight.wait_quiet(limit=0.3)
             if clear:
-                self._acts.check_focus()
-                for keys in _EMPTY:
-                    self.pointer.hotkey(*keys)
+                self._acts.empty(_EMPTY)
         confirmation = "; ".join(filter(None, (clicked.confirmation, why)))
         result = self._acts.typed("type", text, clicked, secret, expect, check, timeout)
         return replace(result, confirmation=confirmation)

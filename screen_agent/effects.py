@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from groundlink.detections import Box
-from groundlink.errors import ActionHadNoEffect
+from groundlink.errors import ActionHadNoEffect, TargetNotFound
 from screen_agent.capture import Frame, PixelBox, Shot, common, floats, inside
 from screen_agent.changes import PATIENCE, changed, watch_effect
 from screen_agent.ground import Finder, Target
@@ -61,20 +61,24 @@ class Effects:
         boxes: tuple[PixelBox, ...] = ()
         why = ""
         if check or secret:
-            seen = watch_effect(
-                before.frame,
-                self.sight.idle,
-                grab,
-                self.sight.wait,
-                time.monotonic,
-                limit if expect is None else 0.2,
-                likely=before.pixels(target.box) if target is not None and tips is None else None,
-                accept=None
-                if expect is not None or target is None or tips is None
-                else (lambda boxes: self._without_hover(target, before, boxes, tips)),
-                patience=PATIENCE if expect is None else 0.0,
-            )
-            boxes = seen.boxes
+            try:
+                seen = watch_effect(
+                    before.frame,
+                    self.sight.idle,
+                    grab,
+                    self.sight.wait,
+                    time.monotonic,
+                    limit if expect is None or secret else 0.2,
+                    likely=before.pixels(target.box) if target is not None and tips is None else None,
+                    accept=None
+                    if expect is not None or target is None or tips is None
+                    else (lambda boxes: self._without_hover(target, before, boxes, tips)),
+                    patience=PATIENCE if expect is None else 0.0,
+                )
+                boxes = seen.boxes
+            finally:
+                if secret:  # before anything else looks
+                    self.hide(target, before, boxes)
             effect = "changed" if boxes else "none"
             why = f"nothing on the screen changed within {limit:g} s"
         if expect is not None:
@@ -82,8 +86,6 @@ class Effects:
             effect = "expected" if came else "none"
         now = self.sight.screen.grab(area)
         self.sight.idle.restart(now.frame, now.at, watched=check or secret or expect is not None)
-        if secret:
-            self._hide(target, before, boxes or changed(before.frame, now.frame))
         clock.check = time.perf_counter() - started
         view = before.view
         result = Result(
@@ -157,9 +159,16 @@ class Effects:
                 if time.monotonic() >= end:
                     return False, f"what was expected did not come true within {limit:g} s"
                 self.sight.wait(0.05)
-        asked = self.sight.until(lambda shot: True if len(self.finder.ask(shot, expect)) else None, limit)
+        missed = [""]
+
+        def absent(error: TargetNotFound) -> None:
+            missed[0] = f"; {error}"
+
+        asked = self.sight.until(
+            lambda shot: True if len(self.finder.ask(shot, expect)) else None, limit, absent=absent
+        )
         if asked is None:
-            return False, f'"{expect}" did not appear within {limit:g} s'
+            return False, f'"{expect}" did not appear within {limit:g} s{missed[0]}'
         shown = self.sight.veiled(before)
         if len(self.finder.ask(shown, expect)) and not changed(
             shown.frame, self.sight.look().frame, self.sight.alive()
@@ -167,8 +176,14 @@ class Effects:
             return False, f'"{expect}" was there before, and nothing changed'
         return True, ""
 
-    def _hide(self, target: Target | None, before: Shot, boxes: tuple[PixelBox, ...]) -> None:
-        """Cover what typing a secret has changed, from now on: also when it is shown as text later, which is wider."""
+    def hide(self, target: Target | None, before: Shot, boxes: tuple[PixelBox, ...] = ()) -> None:
+        """Cover what typing a secret has changed, from now on: also when it is shown as text later, which is wider.
+
+        Without `boxes` it is whatever differs from `before` now.
+        """
+        if not boxes:
+            now = self.sight.screen.grab(before.view.area).frame
+            boxes = changed(before.frame, now) if now.shape == before.frame.shape else ()
         spots = [before.view.box_to_desktop(floats(box)) for box in boxes]
         if target is not None:
             spots.append(target.box)

@@ -174,12 +174,16 @@ class Finder:
         return shot is self._asked and self.reader is self.locator
 
     def text_at(self, target: Target, shot: Shot) -> list[str]:
-        """Return the words in and right around a target, one string for each line, from a picture of it."""
+        """Return the words in and right around a target, from a picture of it: each line, and all lines together.
+
+        Labels are broken over lines, between words and within.
+        """
         x1, y1, x2, y2 = target.box
         reach = max(8.0, 0.75 * min(y2 - y1, x2 - x1))
         box = shot.view.box_to_picture((x1 - reach, y1 - reach, x2 + reach, y2 + reach))
         words = [_words_in(found, box) for found in self.read(shot)]
-        return [text for text in (target.text or "", *words) if text]
+        lines = [text for text in words if text]
+        return [text for text in (target.text or "", *lines, "\n".join(lines) if len(lines) > 1 else "") if text]
 
     def moved(self, target: Target, now: Shot) -> Target | None:
         """Return a target where exactly the same pixels are now; None where they are nowhere, or more than once."""

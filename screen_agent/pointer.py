@@ -198,13 +198,15 @@ class Pointer:
             self.press(button)
             self.release(button)
 
-    def drag_to(self, x: float, y: float, seconds: float = 0.3) -> None:
-        """Move in small steps, between `press` and `release`. Raises what `move` raises."""
+    def drag_to(self, x: float, y: float, seconds: float = 0.3, *, stop: Callable[[], None] | None = None) -> None:
+        """Move in small steps, between `press` and `release`. Raises what `move` and `stop` raise."""
         (x1, y1), (x2, y2) = self.position(), self._inside(x, y)
         # Programs take a move of a few pixels for a click, and one jump for no drag.
         steps = max(10, math.ceil(seconds * STEPS_PER_SECOND))
         for step in range(1, steps):
             place = (x1 + (x2 - x1) * step // steps, y1 + (y2 - y1) * step // steps)
+            if stop is not None:
+                stop()
             self._drag(*place)
             time.sleep(seconds / steps)
         self._drag(x2, y2)
@@ -213,8 +215,8 @@ class Pointer:
     def _drag(self, x: int, y: int) -> None:
         self._do(lambda gui: gui.dragTo(x, y, button=self._button, mouseDownUp=False))
 
-    def scroll(self, clicks_down: int, clicks_right: int = 0) -> None:
-        """Turn the wheel by notches; negative is up, and left.
+    def scroll(self, clicks_down: int, clicks_right: int = 0, *, stop: Callable[[], None] | None = None) -> None:
+        """Turn the wheel by notches; negative is up, and left. `stop` is called before each, and may raise.
 
         Raises:
             BadQuery: both are 0, or sideways on Windows, where the library cannot.
@@ -225,10 +227,13 @@ class Pointer:
         if clicks_right and windows:
             raise BadQuery("scrolling sideways does not work on Windows; drag the scroll bar, or use keys")
         notch = WINDOWS_NOTCH if windows else 1
-        for _ in range(abs(clicks_down)):
-            self._do(lambda gui: gui.scroll(-notch if clicks_down > 0 else notch))
-        for _ in range(abs(clicks_right)):
-            self._do(lambda gui: gui.hscroll(1 if clicks_right > 0 else -1))
+        turns: list[Callable[[Any], None]] = [lambda gui: gui.scroll(-notch if clicks_down > 0 else notch)]
+        turns *= abs(clicks_down)
+        turns += [lambda gui: gui.hscroll(1 if clicks_right > 0 else -1)] * abs(clicks_right)
+        for turn in turns:
+            if stop is not None:
+                stop()
+            self._do(turn)
 
     def key(self, name: str) -> None:
         """Press and release one key: a name such as "enter", or a character.

@@ -401,6 +401,8 @@ class Guard:
             return f"the key {denied[0]} is on the deny-list; {remedy}"
         if chord & _STRONG:
             return f"the hotkey {name} may do anything in the program that gets it; {remedy}"
+        if chord == {"shift", "insert"}:  # pastes, in a terminal whole lines of it
+            return f"the hotkey {name} may do anything in the program that gets it; {remedy}"
         asking = [key for key in pressed if key not in _HARMLESS and (len(key) != 1 or not key.isprintable())]
         if asking:
             return f"the key {asking[0]} may set something off; {remedy}"

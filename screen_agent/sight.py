@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from groundlink.detections import Box
-from groundlink.errors import GroundlinkError, NoDisplay
+from groundlink.errors import GroundlinkError, NoDisplay, TargetNotFound
 from screen_agent.capture import WAYLAND, PixelBox, Screen, Shot
 from screen_agent.changes import Idle, changed
 from screen_agent.windows import Windows
@@ -176,20 +176,26 @@ class Sight:
         look: Callable[[Shot], Any],
         timeout: float,
         within: Callable[[], Box | None] = lambda: None,
+        absent: Callable[[TargetNotFound], Any] = lambda error: None,
     ) -> Any:
         """Look until `look` returns something, showing it only pictures that have changed; None at the end.
 
-        `within` says each time which box of the desktop to look at, None for all.
+        `within` says each time which box of the desktop to look at, None for all. `absent` is asked instead of `look`
+        while that, or the window that is looked at, is not there.
         """
         end = time.monotonic() + timeout
         last: Shot | None = None
         while True:
             self._check()
-            shot = self.look(within())
-            if shot is not last:
+            try:
+                shot = self.look(within())
+            except TargetNotFound as error:
+                last, found = None, absent(error)
+            else:
+                found = None if shot is last else look(shot)
                 last = shot
-                if (found := look(shot)) is not None:
-                    return found
+            if found is not None:
+                return found
             if time.monotonic() >= end:
                 return None
             self.wait(min(0.1, max(0.0, end - time.monotonic())))

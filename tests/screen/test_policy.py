@@ -576,7 +576,16 @@ def test_harmless_keys(keys):
 @pytest.mark.parametrize(
     "keys",
     [("enter",), ("Return",), ("\n",), ("space",), (" ",), ("delete",), ("f8",), ("F5",), ("power",), ("\x03",)]
-    + [("ctrl", "s"), ("alt", "f4"), ("cmd", "q"), ("winleft",), ("shift", "delete"), ("shift", "enter"), ("", "a")],
+    + [
+        ("ctrl", "s"),
+        ("alt", "f4"),
+        ("cmd", "q"),
+        ("winleft",),
+        ("shift", "delete"),
+        ("shift", "enter"),
+        ("shift", "insert"),
+        ("", "a"),
+    ],
 )
 def test_keys_that_set_something_off(keys):
     why = Guard(Policy()).key_needs_confirmation(keys)

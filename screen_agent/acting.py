@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from groundlink.detections import Box
 from groundlink.errors import (
     ActionDenied,
     ActionHadNoEffect,
+    BadOutput,
     BadQuery,
     GroundlinkError,
     TargetAmbiguous,
@@ -49,6 +51,7 @@ SHOWN_SECONDS = 0.2
 """How long a program may take to show what was typed when typing breaks off."""
 MAX_TYPED = 50_000
 """Characters in one call."""
+_log = logging.getLogger(__name__)
 _PASTE = ("command", "v") if sys.platform == "darwin" else ("ctrl", "v")
 
 
@@ -541,7 +544,10 @@ class Acting:
             raise
         finally:
             if self.log is not None:
-                self._write(self.log, entry, action, description, error)
+                try:
+                    self._write(self.log, entry, action, description, error)
+                except BadOutput as failure:  # a full disk: what was done is done, and is told to the caller
+                    _log.warning("the act is not in the log: %s", failure)
 
     def _write(self, log: ActionLog, entry: _Entry, action: str, description: str, error: BaseException | None) -> None:
         result = entry.result

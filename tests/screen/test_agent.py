@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 
@@ -642,3 +643,11 @@ class TestSafety:
         assert lines[0]["effect"] == "changed" and lines[0]["target"]["text"] == "Save"
         assert lines[1]["error"]["code"] == "action_denied" and lines[2]["error"]["code"] == "target_not_found"
         assert len(list((tmp_path / "log").glob("*.jpg"))) >= 2
+
+    def test_a_log_that_cannot_be_written_loses_no_result(self, make, launch, tmp_path, caplog):
+        launch("form", form(button("Save", 30, 30, **says("saved"))))
+        agent = make(log=tmp_path / "log")
+        shutil.rmtree(tmp_path / "log")
+        (tmp_path / "log").write_text("a file in its place")
+        assert agent.click("Save").effect == "changed"
+        assert "not in the log" in caplog.text

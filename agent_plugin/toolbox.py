@@ -560,11 +560,13 @@ class Toolbox:
 
             agent.guard.policy = replace(before, dry_run=before.dry_run or dry_run, confirm=confirm)
             agent.guard.interrupted = lambda: job.cancelled or not job._left()
+            agent.deadline = job._end if math.isfinite(job._end) else None
             try:
                 yield agent
             finally:
                 agent.guard.policy = before
                 agent.guard.interrupted = None
+                agent.deadline = None
 
     def _act(self, name: str, given: Arguments, job: Job) -> Reply:
         with self._acting(job) as agent:

@@ -153,6 +153,18 @@ class ScreenAgent:
         """What is allowed."""
         return self.guard.policy
 
+    @property
+    def deadline(self) -> float | None:
+        """When backends have to be done, in seconds of the monotonic clock; None where they may take their time.
+
+        A call that meets it raises `DeadlineExceeded`: what was found by then may not be all.
+        """
+        return self._finder.end
+
+    @deadline.setter
+    def deadline(self, end: float | None) -> None:
+        self._finder.end = end
+
     def close(self) -> None:
         """Close what the agent has loaded, and its connection to the screen."""
         self._finder.close(locator=self._own_locator)

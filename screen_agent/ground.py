@@ -13,7 +13,7 @@ import numpy as np
 
 import groundlink
 from groundlink.detections import Box, Detection, Detections
-from groundlink.errors import BadQuery, TargetAmbiguous, TargetNotFound
+from groundlink.errors import BadQuery, DeadlineExceeded, TargetAmbiguous, TargetNotFound
 from groundlink.locator import Locator
 from groundlink.query import Query, Task
 from screen_agent.capture import Shot
@@ -84,7 +84,8 @@ class Choice:
 class Finder:
     """Asks a locator about pictures of the screen, and reads the text on them.
 
-    `seconds` is the time that backends have taken so far.
+    `seconds` is the time that backends have taken so far; `end`, on the monotonic clock, is when they have to be done,
+    None where they may take their time.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Finder:
         self._lock = threading.Lock()
         self._asked: Shot | None = None
         self.seconds = 0.0
+        self.end: float | None = None
 
     @property
     def locator(self) -> Locator:
@@ -214,8 +216,16 @@ class Finder:
 
     def _timed(self, locator: Locator, shot: Shot, query: Query, threshold: float | None) -> Detections:
         started = time.perf_counter()
+        left = None if self.end is None else max(0.001, self.end - time.monotonic())
         try:
-            return locator.locate(shot.rgb, query, threshold=self._threshold if threshold is None else threshold)
+            wanted = self._threshold if threshold is None else threshold
+            answer = locator.locate(shot.rgb, query, threshold=wanted, deadline=left)
+            if answer.incomplete_reason == "deadline":
+                # What was found by then may not be all: acting on it would be a guess.
+                raise DeadlineExceeded(
+                    f"{locator.info.name} did not finish its answer in time; nothing was done with it"
+                )
+            return answer
         finally:
             self.seconds += time.perf_counter() - started
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from groundlink import Locator
 from groundlink.errors import ActionDenied, ActionHadNoEffect, BadQuery, DeadlineExceeded
 from screen_agent import Policy, ScreenAgent
+from tests.agent_plugin.slow import SlowBackend
 from tests.conftest import until
 from tests.screen.test_agent import button, form, says
 
@@ -213,3 +215,14 @@ def test_a_place_that_was_found_before_is_where_its_window_is_now(make, launch):
     agent.click("Ready now", near=place, check=False)
     program.event("press", widget="Ready now")
     assert not other.of("press")
+
+
+def test_what_was_found_when_time_was_up_is_not_acted_on(desktop, launch):
+    """The first of several was found by then: it would be a guess that it is the one."""
+    program = launch("form", form(button("Save", 30, 30)))
+    with Locator(SlowBackend()) as slow, ScreenAgent(slow) as agent:
+        agent.deadline = time.monotonic() + 1.0
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="did not finish"):
+            agent.click("5 boxes 0.4")
+        assert time.monotonic() - started < 3 and not program.of("press")

@@ -136,8 +136,7 @@ class TestStdio:
         Wire(served).send(call(2, "1000 boxes 0.1"))
         served.said("begun")
         served.process.stdin.close()
-        served.said("cancelled", 4)
-        assert served.ends() == 0
+        assert served.ends() == 0  # with 100 s of work left; the process is gone, and its threads with it
 
     def test_a_client_that_reads_no_more(self, serve):
         served = serve("slow", "stdio")

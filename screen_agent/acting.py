@@ -27,7 +27,7 @@ from screen_agent.capture import Shot, check_box, clip, common, floats, inside
 from screen_agent.changes import CARET, alike, changed
 from screen_agent.clipboard import paste
 from screen_agent.effects import HOVER_LIMIT, Effects, Expect
-from screen_agent.ground import Choice, Finder, Target, check_choice
+from screen_agent.ground import Choice, Finder, Target, agrees, check_choice
 from screen_agent.keyboard import key_name, type_keys, typeable
 from screen_agent.log import ActionLog
 from screen_agent.pointer import Pointer
@@ -43,6 +43,8 @@ LOOKS = 4
 """How often a target that moves is looked for again before giving up."""
 HOVER_SECONDS = 0.035
 """The least time given to a program to show that the pointer is over something."""
+DIALOG = (800, 600)
+"""Pixels across and down of the largest window whose text is all about the button in it that says "OK"."""
 KEYBOARD_SECONDS = 1.3
 """How long a field has to show that it has the keyboard: longer than a caret takes to blink."""
 FIELD_AFTER = 700
@@ -253,10 +255,20 @@ class Acting:
 
     def _text_at(self, target: Target) -> list[str]:
         """Read what stands at a target, wherever the agent was told to look: no part of a word is left out."""
-        shot = target.shot
+        shot, dialog = target.shot, self._dialog(target)
         if not (self.finder.was_asked(shot) and self.sight.is_all(shot)):
-            shot = self.sight.around(target.box)
-        return self.finder.text_at(target, shot)
+            shot = self.sight.around(dialog if agrees(target.description, target.text or "") else target.box)
+        return self.finder.text_at(target, shot, dialog)
+
+    def _dialog(self, target: Target) -> Box:
+        """The window that a target is in where that is small, else what is above it."""
+        x, y = target.pixel
+        window = None if self.windows is None else self.windows.at(x, y)
+        if window is not None:
+            x1, y1, x2, y2 = window.box
+            if x2 - x1 <= DIALOG[0] and y2 - y1 <= DIALOG[1]:
+                return window.box
+        return (x - DIALOG[0] / 2, y - DIALOG[1] / 2, x + DIALOG[0] / 2, y + 1.0)
 
     def _confirm_words(
         self,

@@ -17,6 +17,7 @@ from groundlink.errors import BadQuery, DeadlineExceeded, TargetAmbiguous, Targe
 from groundlink.locator import Locator
 from groundlink.query import Query, Task
 from screen_agent.capture import Shot
+from screen_agent.words import AGREEING, matches_in
 
 POINT_SIDE = 24
 """The side in pixels of the box around a point, for a backend that gives points."""
@@ -175,17 +176,22 @@ class Finder:
         """Whether the reader has read this picture already, so that asking again costs next to nothing."""
         return shot is self._asked and self.reader is self.locator
 
-    def text_at(self, target: Target, shot: Shot) -> list[str]:
+    def text_at(self, target: Target, shot: Shot, dialog: Box) -> list[str]:
         """Return the words in and right around a target, from a picture of it: each line, and all lines together.
 
-        Labels are broken over lines, between words and within.
+        Labels are broken over lines, between words and within. Where the target only agrees to something, as "OK" does,
+        the questions and sentences above it in its `dialog`, a box of the desktop, are what it says.
         """
         x1, y1, x2, y2 = target.box
         reach = max(8.0, 0.75 * min(y2 - y1, x2 - x1))
         box = shot.view.box_to_picture((x1 - reach, y1 - reach, x2 + reach, y2 + reach))
-        words = [_words_in(found, box) for found in self.read(shot)]
-        lines = [text for text in words if text]
-        return [text for text in (target.text or "", *lines, "\n".join(lines) if len(lines) > 1 else "") if text]
+        read = self.read(shot)
+        lines = [text for found in read if (text := _words_in(found, box))]
+        there = [text for text in (target.text or "", *lines, "\n".join(lines) if len(lines) > 1 else "") if text]
+        if agrees(target.description, *there):
+            above = shot.view.box_to_picture((dialog[0], dialog[1], dialog[2], y2))
+            there += [text for found in read if _is_sentence(text := _words_in(found, above))]
+        return there
 
     def moved(self, target: Target, now: Shot) -> Target | None:
         """Return a target where exactly the same pixels are now; None where they are nowhere, or more than once."""
@@ -341,6 +347,16 @@ def _words_in(line: Detection, box: Box) -> str:
         if x1 + start * pitch < box[2] and box[0] < x1 + position * pitch:
             kept.append(word)
     return " ".join(kept)
+
+
+def agrees(*texts: str) -> bool:
+    """Return whether one of the texts of a target is no more than a word of agreement, such as "OK"."""
+    return bool(matches_in(texts, AGREEING))
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether a text says or asks something, and is not another button's label."""
+    return text.rstrip().endswith(("?", "？", "؟")) or len(text.split()) >= 4
 
 
 def _distance(a: Box, b: Box) -> float:

@@ -257,6 +257,34 @@ _AROUND = """
 """Words of descriptions that say nothing of the act: "the Post button" is "Post"."""
 
 
+AGREEING: tuple[str, ...] = tuple(
+    "=" + word
+    for word in (
+        *("ok", "okay", "yes", "continue", "proceed", "confirm", "i agree", "agree", "accept", "i understand"),
+        *("ja", "weiter", "fortfahren", "bestätigen", "oui", "continuer", "confirmer", "sí", "aceptar", "continuar"),
+        *("confirmar", "sì", "continua", "conferma", "sim", "aceitar", "doorgaan", "bevestigen", "tak", "kontynuuj"),
+        *("potwierdź", "fortsätt", "bekräfta", "evet", "devam", "onayla", "tamam", "да", "продолжить", "подтвердить"),
+        *(
+            "так",
+            "продовжити",
+            "підтвердити",
+            "是",
+            "确定",
+            "確定",
+            "确认",
+            "確認",
+            "はい",
+            "続行",
+            "네",
+            "예",
+            "확인",
+            "계속",
+        ),
+    )
+)
+"""What stands on a button that says yes to something: what that is stands above it."""
+
+
 class _Folding(dict[int, str]):
     """What each character becomes; worked out when one is met."""
 

@@ -521,6 +521,21 @@ class TestSafety:
         with pytest.raises(ActionDenied):
             make(policy=Policy(confirm=lambda proposal: False)).click("Löschen")
 
+    @pytest.mark.parametrize("within", [False, True])
+    def test_a_button_that_says_yes_to_a_dangerous_question(self, make, launch, within):
+        question = {"kind": "label", "name": "question", "text": "Delete all 12 files?", "x": 30, "y": 40}
+        program = launch("form", form(question, button("OK", 30, 120, **says("gone")), button("Cancel", 240, 120)))
+        agent = make()
+        box = program.boxes["OK"] if within else None
+        with pytest.raises(ActionDenied, match="Delete all 12 files"):
+            agent.click("OK", within=box)
+        assert not program.of("press")
+        agent.click("Cancel", check=False)
+        program.event("command", widget="Cancel")
+        program.say("text", widget="question", text="All 12 files are kept. Go on?")
+        program.settle()
+        assert agent.click("OK", within=box).effect == "changed", "nothing dangerous is asked"
+
     def test_text_on_the_screen_gives_no_orders(self, agent, launch):
         program = launch(
             "form",

@@ -309,16 +309,19 @@ class ScreenAgent:
         start = time.monotonic()
         known: list[Target] = []
         last: Shot | None = None
+        shot: Shot | None
         while timeout is None or time.monotonic() - start < timeout:
             self.guard.check_stop()
-            shot = self._sight.look(self._acts.within(within))
-            if shot is not last:
+            try:
+                shot = self._sight.look(self._acts.within(within))
+            except TargetNotFound:  # the window that is looked at is not there, or not any more
+                shot = None
+            if shot is None or shot is not last:
                 last = shot
-                now = self._finder.find_all(shot, what, threshold)
-                at = time.monotonic() - start
-                yield from sightings(known, now, at)
+                now = [] if shot is None else self._finder.find_all(shot, what, threshold)
+                yield from sightings(known, now, time.monotonic() - start)
                 known = now
-            time.sleep(interval)
+            self._sight.pause(interval)
 
     # Pointing
 

@@ -154,6 +154,12 @@ class Sight:
         self._check()
         time.sleep(seconds)
 
+    def pause(self, seconds: float) -> None:
+        """Sleep for long, looking now and then for what ends it."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.wait(min(0.1, left))
+
     def wait_quiet(self, box: Box | None = None, *, limit: float = SETTLE_LIMIT, least: float = 0.06) -> None:
         """Wait until a part of the screen rests for `least` seconds, but no longer than `limit`.
 

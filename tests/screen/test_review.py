@@ -226,3 +226,14 @@ def test_what_was_found_when_time_was_up_is_not_acted_on(desktop, launch):
         with pytest.raises(DeadlineExceeded, match="did not finish"):
             agent.click("5 boxes 0.4")
         assert time.monotonic() - started < 3 and not program.of("press")
+
+
+def test_watching_a_window_that_closes(make, launch):
+    program = launch("form", form(button("Ping", 30, 30)))
+    events = []
+    for seen in make(window="Trial").watch("Ping", timeout=15, interval=0.05):
+        events.append(seen.event)
+        if seen.event == "gone":
+            break
+        program.say("quit")
+    assert events == ["appeared", "gone"]

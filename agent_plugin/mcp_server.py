@@ -276,11 +276,6 @@ def _failed(error: GroundlinkError) -> CallToolResult:
     return _result(Reply({"schema": SCHEMA, "error": error.to_json()}, is_error=True))
 
 
-def make_server(toolbox: Toolbox) -> ToolServer:
-    """Return an MCP server with the tools that a toolbox allows. It closes the toolbox when it ends."""
-    return ToolServer(toolbox)
-
-
 # Serving
 
 
@@ -553,7 +548,6 @@ __all__: Sequence[str] = (
     "Permission",
     "ToolServer",
     "listen",
-    "make_server",
     "serve_http",
     "serve_stdio",
     "take_stdio",

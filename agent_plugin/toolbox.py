@@ -34,7 +34,6 @@ from groundlink.errors import (
     ActionDenied,
     ActionHadNoEffect,
     BackendUnavailable,
-    BadData,
     BadImage,
     BadOutput,
     BadQuery,
@@ -241,7 +240,6 @@ class Toolbox:
         self._waiting = 0
         self._captures: OrderedDict[str, _Capture] = OrderedDict()
         self._lock = threading.Lock()
-        self._reporting = threading.local()
 
     def close(self) -> None:
         """Close what was loaded."""
@@ -268,7 +266,8 @@ class Toolbox:
         try:
             tool, given = self.check(name, arguments)
             with self._turn(job):
-                reply: Reply = getattr(self, f"_{tool.name}")(given, job)
+                reply: Reply
+                reply = self._act(tool.name, given, job) if tool.changes else getattr(self, f"_{tool.name}")(given, job)
         except (TargetAmbiguous, TargetNotFound) as error:
             reply = self._candidates(error)
         except Exception as error:
@@ -573,21 +572,6 @@ class Toolbox:
             result: Result = getattr(self, f"_do_{name}")(agent, given)
         return Reply({"schema": SCHEMA, **result.to_json(), "notice": UNTRUSTED})
 
-    def _click(self, given: definitions.Click, job: Job) -> Reply:
-        return self._act("click", given, job)
-
-    def _type_text(self, given: definitions.TypeText, job: Job) -> Reply:
-        return self._act("type_text", given, job)
-
-    def _scroll(self, given: definitions.Scroll, job: Job) -> Reply:
-        return self._act("scroll", given, job)
-
-    def _drag(self, given: definitions.Drag, job: Job) -> Reply:
-        return self._act("drag", given, job)
-
-    def _press(self, given: definitions.Press, job: Job) -> Reply:
-        return self._act("press", given, job)
-
     def _wait_for(self, given: definitions.WaitFor, job: Job) -> Reply:
         if job.on_progress is not None:
             job.on_progress("waiting", 0.0)
@@ -750,6 +734,3 @@ def _complaints(error: ValidationError, arguments: type[Arguments]) -> str:
         where = ".".join(str(part) for part in problem["loc"]) or "the arguments"
         said.append(f"{printable(where[:60])}: {problem['msg'][:160]}")
     return "; ".join(said) + f". It takes {', '.join(arguments.model_fields)}"
-
-
-__all__ = ["BadData", "DeadlineExceeded", "Job", "Limits", "Reply", "Toolbox", "jpeg"]

@@ -24,7 +24,7 @@ from groundlink.errors import (
 )
 from groundlink.query import Query
 from screen_agent.capture import Shot, check_box, clip, common, floats, inside
-from screen_agent.changes import CARET, alike, changed
+from screen_agent.changes import CARET, alike, changed, overlap
 from screen_agent.clipboard import paste
 from screen_agent.effects import HOVER_LIMIT, Effects, Expect
 from screen_agent.ground import Choice, Finder, Target, agrees, check_choice
@@ -502,8 +502,8 @@ class Acting:
                 return
             others = self.sight.idle.parts(time.monotonic(), often=False)
             for box in map(floats, changed(before.frame, now.frame)):
-                lively = box[2] - box[0] <= CARET or any(_overlap(box, floats(part)) for part in others)
-                if _overlap(box, row) or (_overlap(box, below) and not lively):
+                lively = box[2] - box[0] <= CARET or any(overlap(box, floats(part)) for part in others)
+                if overlap(box, row) or (overlap(box, below) and not lively):
                     return
             self.sight.wait(0.025)
         raise ActionHadNoEffect(
@@ -633,10 +633,6 @@ def check_seconds(name: str, value: Any) -> float:
 
 def _listed(words: Sequence[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _near(a: tuple[int, int], b: tuple[int, int]) -> bool:

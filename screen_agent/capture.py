@@ -25,7 +25,7 @@ from PIL import Image
 from groundlink.detections import Box
 from groundlink.errors import BackendUnavailable, BadQuery, NoDisplay
 from groundlink.image import Pixels
-from screen_agent.x11 import supported
+from screen_agent.x11 import display, supported
 
 Frame: TypeAlias = npt.NDArray[np.uint32]
 """A captured picture, H×W, one number 0xRRGGBB for each pixel: compared in a millisecond."""
@@ -280,20 +280,12 @@ _kept = _Kept()
 
 def check_session() -> None:
     """Raise NoDisplay, with the remedy, where the session has no screen that a program may read."""
-    if sys.platform.startswith("linux"):
-        if os.environ.get("DISPLAY"):
-            return
-        if os.environ.get("WAYLAND_DISPLAY"):
-            raise NoDisplay(WAYLAND)
-        raise NoDisplay("there is no screen here (DISPLAY is not set); on a server start one with xvfb-run")
-    if sys.platform == "darwin" and not _may_record():
+    if supported():
+        display()
+    elif sys.platform == "darwin" and not _may_record():
         raise NoDisplay(f"macOS does not let this program see other windows; {_MAC_REMEDY}")
 
 
-WAYLAND = (
-    "this is a Wayland session, whose screen other programs may not read; log in to an X11 (Xorg) session, "
-    "or take a screenshot with the desktop's own tool and give its file"
-)
 _MAC_REMEDY = (
     "allow the program that runs Python under System Settings → Privacy & Security → Screen Recording, "
     "and start it anew"

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from groundlink.detections import Box
 from screen_agent.capture import Frame, PixelBox
 
 BLOCK = 8
@@ -82,7 +83,7 @@ def alike(a: Frame, b: Frame) -> bool:
     return spread > 0 and abs(float((first * second).sum())) > ALIKE * spread
 
 
-def overlap(a: PixelBox, b: PixelBox) -> bool:
+def overlap(a: Box, b: Box) -> bool:
     """Whether two boxes share a pixel."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 

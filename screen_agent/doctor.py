@@ -31,9 +31,10 @@ def examine() -> RoomReport:
 
 def _look() -> str:
     """Return the screen in words; raise what keeps it from being used."""
-    from screen_agent.capture import WAYLAND, Screen
+    from screen_agent.capture import Screen
     from screen_agent.pointer import Pointer
     from screen_agent.windows import Windows
+    from screen_agent.x11 import WAYLAND
 
     boxes = Screen().monitors()
     if _ON_X11 and Windows().is_xwayland():

@@ -124,7 +124,7 @@ NAMES = {keysym: EITHER_SIDE.get(name, name) for name, keysym in KEYS.items()} |
 }
 
 PRESS, RELEASE = 2, 3
-SHIFT_BIT, LOCK_BIT = 1, 2
+LOCK_BIT = 2
 LOCKS = {0xFFE5, 0xFFE6}
 HARMLESS = {0xFF7F, 0xFF14}
 """Num Lock and Scroll Lock: modifiers that change no letter."""

@@ -14,9 +14,10 @@ import numpy as np
 
 from groundlink.detections import Box
 from groundlink.errors import GroundlinkError, NoDisplay, TargetNotFound
-from screen_agent.capture import WAYLAND, PixelBox, Screen, Shot
+from screen_agent.capture import PixelBox, Screen, Shot
 from screen_agent.changes import Idle, changed
 from screen_agent.windows import Windows
+from screen_agent.x11 import WAYLAND
 
 SETTLE_LIMIT = 1.0
 """Seconds to wait at most for a moving screen to rest."""

@@ -27,6 +27,22 @@ def supported() -> bool:
     return sys.platform.startswith("linux")
 
 
+WAYLAND = (
+    "this is a Wayland session, whose screen and input are closed to other programs; log in to an X11 (Xorg) session, "
+    "or take a screenshot with the desktop's own tool and give its file"
+)
+
+
+def display() -> str:
+    """Return what `DISPLAY` names; raises NoDisplay, with the remedy, where it names nothing."""
+    name = os.environ.get("DISPLAY", "")
+    if not name:
+        if os.environ.get("WAYLAND_DISPLAY"):
+            raise NoDisplay(WAYLAND)
+        raise NoDisplay("there is no screen here (DISPLAY is not set); on a server start one with xvfb-run")
+    return name
+
+
 class Server:
     """One open connection; the requests of one question are sent together, and only then their replies are read.
 
@@ -43,14 +59,7 @@ class Server:
             BackendUnavailable: xcffib or libxcb is not installed.
             NoDisplay: there is no X server, or it does not let us in.
         """
-        self.display = os.environ.get("DISPLAY", "")
-        if not self.display:
-            if os.environ.get("WAYLAND_DISPLAY"):
-                raise NoDisplay(
-                    "this is a Wayland session, whose windows and input are closed to other programs; "
-                    "log in to an X11 (Xorg) session"
-                )
-            raise NoDisplay("there is no screen here (DISPLAY is not set); on a server start one with xvfb-run")
+        self.display = display()
         try:
             self.xcffib: Any = importlib.import_module("xcffib")
             # An extension must be known before the connection is made.

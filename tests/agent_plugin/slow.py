@@ -43,7 +43,7 @@ class SlowBackend:
                 print("a library prints this")
                 os.write(1, b"and another one this\n")
             elif words[0] == "crash":
-                raise RuntimeError("the secret is in /home/somebody/key")
+                raise RuntimeError("the secret is in /srv/somebody/key")
             else:
                 for number in range(int(words[0])):
                     end = time.monotonic() + float(words[2])

@@ -372,7 +372,7 @@ class TestWork:
             assert not box.call("locate", ASK).is_error
 
     def test_a_failure_inside_tells_nothing_of_the_machine(self, caplog):
-        secret = "/home/someone/.keys token=abc"
+        secret = "/srv/someone/.keys token=abc"
         with Toolbox(groundlink.Locator(Slow(0, ValueError(secret)))) as box, caplog.at_level(logging.WARNING):
             caplog.clear()
             error = box.call("locate", ASK).body["error"]
@@ -443,13 +443,13 @@ class TestWork:
 
     def test_paths_of_the_owner_are_not_told(self, caplog):
         def load(_):
-            raise groundlink.WeightsNotFound("no model in /home/me/.cache/x.onnx; see https://a.b/c")
+            raise groundlink.WeightsNotFound("no model in /srv/me/.cache/x.onnx; see https://a.b/c")
 
         with Toolbox("ocr") as box:
             box._load = load
             message = box.call("locate", ASK).body["error"]["message"]
             assert message == "no model in …; see https://a.b/c"
-            assert "/home/me" not in caplog.text
+            assert "/srv/me" not in caplog.text
 
     def test_many_questions_on_one_capture_are_bounded(self):
         with Toolbox(groundlink.Locator(Slow()), limits=Limits(max_detections=5)) as box:

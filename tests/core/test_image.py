@@ -235,7 +235,7 @@ def test_a_read_only_view_of_what_can_change_is_copied():
     for memory in (np.zeros(48, np.uint8), bytearray(48), typed_array("B", bytes(48))):
         view = np.frombuffer(memory, np.uint8).reshape(4, 4, 3)
         view.flags.writeable = False
-        opened = STORE.open(view)
+        opened = ImageStore().open(view)
         memory[5] = 255
         assert opened.pixels.max() == 0
     owned = np.zeros((4, 8, 3), np.uint8)

@@ -6,6 +6,7 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -44,6 +45,9 @@ LATCHED = QoSProfile(
 )
 DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+_NO_STAGES = frozenset({"total", "tokens", "steps", "switches", "boxes_per_second"})
+"""What a backend tells among its times that is none, or that `inference` tells already."""
 
 _TELLS_OF_MESSAGES = hasattr(Subscription, "CallbackType")
 """Whether callbacks are given the message's info, as they are since Iron: without it, lost frames are not counted."""
@@ -186,6 +190,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
                 said.add(doing)
                 self.get_logger().info(f"{doing} …")
 
+        self.get_logger().info(f"loading the backend {values['backend'] or 'that suits this machine'} …")
         locator = groundlink.load(values["backend"] or None, on_progress=on_progress, **settings)
         self._locator = locator
         info = locator.info
@@ -328,6 +333,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         if self._markers.get_subscription_count():
             height, width = answer.pixels.shape[:2]
             self._markers.publish(messages.markers(header, answer.results, (width, height), self._camera))
+        stages: Counter[str] = Counter()
+        for result in answer.results:
+            stages.update({f"model_{name}": ms for name, ms in result.timings_ms.items() if name not in _NO_STAGES})
         self.tally.answered(
             {
                 "wait": answer.waited,
@@ -335,6 +343,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
                 "inference": answer.answered,
                 "publish": (published - begun) * 1000,
                 "draw": (time.monotonic() - published) * 1000,
+                **stages,
             }
         )
 

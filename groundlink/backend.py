@@ -160,6 +160,9 @@ class Backend(Protocol):
     A backend of a large model may also have a classmethod `memory_report(**settings) -> MemoryReport`, which takes the
     same settings and says, before anything is loaded, what will fit: `groundlink doctor --model` asks for it. It may
     raise what the constructor may.
+
+    A backend that refuses words which are text for others may have a method `check(query) -> None` that raises
+    `BadQuery` for them: `Locator.check` asks it, so that a question can be refused before there is a picture.
     """
 
     info: ClassVar[BackendInfo]

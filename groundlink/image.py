@@ -96,7 +96,7 @@ class ImageStore:
 
         Paths and bytes: EXIF orientation is applied, alpha is put on white, 16 bit is scaled to 8, of an animation the
         first frame is taken. PIL images and arrays are taken as they are, so that coordinates fit what the caller
-        holds (a PIL image with alpha is put on white).
+        holds (a PIL image with alpha is put on white). An array is copied, unless its memory is read-only.
 
         Raises:
             BadImage: anything else, or more than `max_pixels`.
@@ -193,11 +193,23 @@ class ImageStore:
         with self._lock:
             known = key in self._sizes
             _remember(self._sizes, key, (width, height))
+        if _is_constant(array):
+            return OpenedImage(key, (width, height), name, lambda: array)
         if known:  # its pixels are hardly ever asked for again, and copying takes longer than hashing
             return OpenedImage(key, (width, height), name, lambda: _copied(array, key, name))
         # A copy of its own: the caller may go on to change the array while a worker looks at it.
         pixels: Pixels = np.array(array, order="C", copy=True)
         return OpenedImage(key, (width, height), name, lambda: pixels)
+
+
+def _is_constant(array: npt.NDArray[Any]) -> bool:
+    """Whether nobody changes the array's memory any more: read-only from view to owner, or a view of `bytes`."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    return array.flags.c_contiguous and (owner is None or isinstance(owner, bytes))
 
 
 def _copied(array: Pixels, key: str, name: str) -> Pixels:

@@ -381,13 +381,29 @@ class Locator:
         """`stream` for asyncio; see `AsyncStream`."""
         return AsyncStream(lambda emit: self._begin(image, query, threshold, deadline, emit))
 
-    def close(self) -> None:
+    def check(self, query: Query | str) -> Query:
+        """Return the query as it would be asked, without asking it.
+
+        Raises:
+            BadQuery: the words cannot be a question to this backend.
+            UnsupportedTask: the backend does not do the task.
+        """
+        question = self._question(query)
+        look_at = getattr(self.backend, "check", None)
+        if look_at is not None:
+            look_at(question)
+        return question
+
+    def close(self, *, seconds: float | None = None) -> None:
         """Free the backend, once the calls under way have ended; calls that wait raise `Cancelled`.
 
-        A locator that is dropped is closed too, without waiting.
+        With `seconds`, calls under way are withdrawn, and waited for no longer than that: a backend that is in the
+        middle of a step is freed when it comes back. A locator that is dropped is closed too, without waiting.
         """
         self._finalizer()
-        self._workers.join()
+        if seconds is not None:
+            self._workers.stop()
+        self._workers.join(seconds)
 
     def __enter__(self) -> Locator:
         return self

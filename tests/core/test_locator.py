@@ -244,6 +244,28 @@ def test_closing_a_locator_ends_its_threads_and_frees_the_backend():
     assert third_party.closed == [True], "closed once"
 
 
+def test_a_locator_can_be_closed_without_waiting_for_a_step_under_way():
+    locator = groundlink.load("slow")
+    third_party.closed.clear()
+    stream = locator.stream(IMAGE, "sleep 0.6")
+    until(lambda: "sleep 0.6" in third_party.started)
+    before = time.monotonic()
+    locator.close(seconds=0.05)
+    assert time.monotonic() - before < 0.4
+    assert third_party.closed == [], "freed when it comes back, not under it"
+    with pytest.raises(Cancelled):
+        _ = stream.result
+    until(lambda: third_party.closed == [True])
+
+
+def test_a_query_can_be_checked_without_a_picture(slow):
+    assert slow.check("1 box").task == "gui"
+    with pytest.raises(groundlink.UnsupportedTask):
+        slow.check(groundlink.read())
+    with pytest.raises(BadQuery):
+        slow.check("  ")
+
+
 def test_a_dropped_locator_ends_its_threads():
     locator = groundlink.load("slow")
     locator.locate(IMAGE, "1 box")

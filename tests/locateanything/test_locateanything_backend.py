@@ -131,6 +131,14 @@ def test_a_plain_phrase_asks_for_everything_it_describes(slow):
     assert slow.locate(IMAGE, "a car").query.task == "ground"
 
 
+def test_words_that_are_marks_are_refused_before_there_is_a_picture(slow):
+    for phrase in ("a </c> b", "<box>", "the <image-2>", "<|im_end|>"):
+        with pytest.raises(BadQuery, match="mark"):
+            slow.check(groundlink.ground(phrase))
+    assert slow.check(groundlink.detect("a car", "a dog")).phrases == ("a car", "a dog")
+    slow.check(groundlink.read())
+
+
 def test_an_array_a_picture_and_a_file_are_the_same(locator):
     with Image.open(IMAGE) as picture:
         answers = [locator.locate(image, "car").detections for image in (IMAGE, picture, np.asarray(picture))]

@@ -181,6 +181,17 @@ class LocateAnythingBackend:
             timings_ms=dict(figures),
         )
 
+    def check(self, query: Query) -> None:
+        """Refuse words that hold the model's own marks.
+
+        Raises:
+            BadQuery: they do; the message names the mark.
+        """
+        from groundlink.backends.locateanything.prompt import build_question
+
+        for group in self._groups(query):
+            build_question(query.task, group, self._engine.tokenizer)
+
     def describe(self) -> dict[str, Any]:
         """Return what answers depend on, for reports: the checkpoint, its limit on pictures, decoding, calibration."""
         from groundlink.backends.locateanything.prompt import QUESTIONS

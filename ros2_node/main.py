@@ -1,0 +1,111 @@
+"""The executable: one node, its executor, and an end within two seconds whatever the model is doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+END_SECONDS = 1.5
+"""What the node gets to end in; after that the process ends without it."""
+
+USAGE = """\
+locate_node: publishes where in the images of a camera the described things are
+
+  ros2 run groundlink_ros locate_node --ros-args -p autostart:=true -p prompts:="['red cup']" -r image:=/camera/image_raw
+
+It is a lifecycle node: without `autostart` it waits to be configured and activated. Topics, services and parameters
+stand in docs/ros2.md.
+"""
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; does not return then, since the process ends with code 0.
+
+    Returns 1 where the node cannot begin, 2 where the command line is not understood.
+    """
+    # Blocked before there are threads, so that all inherit it, and waited for by this one: no handler can come between
+    # two lines of anything, and a second Ctrl-C does not spoil the end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        import rclpy
+        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+        from rclpy.utilities import remove_ros_args
+
+        from ros2_node.node import LocateNode
+    except ImportError as error:
+        return _fail(_missing(error), 1)
+    given = list(sys.argv if args is None else args)
+    own = remove_ros_args(given)[1:]
+    if {"-h", "--help"} & set(own):
+        print(USAGE)
+        return 0
+    if own:
+        return _fail(f"{own[0]!r} is not understood; parameters are given by --ros-args -p NAME:=VALUE", 2)
+    try:
+        rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
+        node = LocateNode()
+    except Exception as error:  # arguments that ROS does not understand, no middleware, no network
+        return _fail(str(error), 1)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    if node.get_parameter("autostart").value:
+        executor.create_task(node.start)
+
+    def spin() -> None:
+        while True:
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                return
+            except Exception as error:  # of one callback; the others are wanted still
+                node.report(f"callback {type(error).__name__}", f"a callback failed ({type(error).__name__}: {error})")
+            else:
+                return
+
+    def close() -> None:
+        node.stop()
+        executor.shutdown(timeout_sec=0.5)
+        spinning.join(timeout=0.5)
+        if not spinning.is_alive():
+            node.destroy_node()
+            rclpy.try_shutdown()
+
+    spinning = threading.Thread(target=spin, name="groundlink-ros", daemon=True)
+    spinning.start()
+    while spinning.is_alive() and signal.sigtimedwait(_SIGNALS, 1.0) is None:
+        pass
+    failed = not spinning.is_alive()
+    _within(END_SECONDS, close)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if failed else 0)  # a model in the middle of a step is not waited for
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work, name="groundlink-end", daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"groundlink: error: {text}", file=sys.stderr)
+    return code
+
+
+def _missing(error: ImportError) -> str:
+    name = (error.name or "").partition(".")[0]
+    if name == "groundlink_ros":
+        remedy = "build this repository with colcon, then: source install/setup.bash"
+    elif name == "rclpy":
+        remedy = "source /opt/ros/DISTRIBUTION/setup.bash, with the Python that ROS was built for"
+    elif name.endswith(("_msgs", "_srvs", "_interfaces")):
+        remedy = f"sudo apt install ros-$ROS_DISTRO-{name.replace('_', '-')}"
+    else:
+        remedy = "docs/ros2.md says how to install it"
+    return f"{error}; {remedy}"

@@ -137,26 +137,34 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; when this returns, nothing is published any more."""
-        self._stop()
-        return super().on_deactivate(state)
+        return self._leave("deactivating", self._stop, super().on_deactivate, state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and the publishers."""
-        left = super().on_cleanup(state)
-        self._free()
-        return left
+        return self._leave("cleaning up", self._free, super().on_cleanup, state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop at once, from any state."""
-        self._stop()
-        self._free(seconds=0.0)
-        return super().on_shutdown(state)
+        return self._leave("shutting down", self._end, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that the node can be configured again."""
-        self._stop()
-        self._free()
-        return super().on_error(state)
+        return self._leave("leaving after an error", self._end, super().on_error, state)
+
+    def _leave(
+        self,
+        doing: str,
+        work: Callable[[], None],
+        of_publishers: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        try:
+            left = of_publishers(state)
+            work()
+            return left
+        except Exception as error:  # rclpy would say nothing of it
+            self.report(doing, f"{doing} failed: {_in_words(error)}")
+            return TransitionCallbackReturn.ERROR
 
     def start(self) -> None:
         """Configure and activate, as `autostart` asks for; what fails is told in the log and in diagnostics."""
@@ -173,10 +181,13 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
     def destroy_node(self) -> None:
         """Free everything and take the node off the graph."""
-        self._stop()
-        self._free(seconds=0.0)
+        self._end()
         self._actions.destroy()
         super().destroy_node()
+
+    def _end(self) -> None:
+        self._stop()
+        self._free(seconds=0.0)
 
     # --- Loading and freeing
 

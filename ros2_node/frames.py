@@ -13,10 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from groundlink.errors import BackendUnavailable, BadImage
-from groundlink.image import MAX_PIXELS, decode, printable
-
-Pixels = npt.NDArray[np.uint8]
-"""An array of shape H×W×3, RGB."""
+from groundlink.image import MAX_PIXELS, Pixels, decode, printable
 
 # Bytes of a pixel (of the first plane, where there are two), and OpenCV's name of the conversion. OpenCV calls a Bayer
 # pattern by the second and third pixel of the second row, ROS by the first four in reading order.
@@ -98,7 +95,7 @@ def to_rgb(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
             f"{name}: step {step} makes {most:,} bytes, but the data has {data.size:,}; "
             "width, height, step and encoding must be those of the data"
         )
-    plane: Pixels
+    plane: npt.NDArray[np.uint8]
     if encoding.endswith("16"):
         order = ">u2" if message.is_bigendian else "<u2"
         plane = _scaled(np.ndarray((rows, width), order, data, strides=(step, 2)))
@@ -165,7 +162,7 @@ def _check_size(name: str, width: int, height: int, encoding: str) -> None:
         raise BadImage(f"{name}: pixels share their colour two by two, so {which} must be even")
 
 
-def _flat(data: Any, name: str) -> Pixels:
+def _flat(data: Any, name: str) -> npt.NDArray[np.uint8]:
     """Return the bytes as a read-only array of shape N that shares their memory."""
     try:
         return np.frombuffer(memoryview(data).cast("B").toreadonly(), np.uint8)
@@ -173,13 +170,13 @@ def _flat(data: Any, name: str) -> Pixels:
         raise BadImage(f"{name}: its data are bytes, not {type(data).__name__}") from None
 
 
-def _scaled(words: npt.NDArray[np.uint16]) -> Pixels:
+def _scaled(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     """Return 16-bit values scaled to 8 bit, v · 255 / 65535: the same numbers as `groundlink.image` makes."""
-    scaled: Pixels = _cv2().convertScaleAbs(np.require(words, np.uint16, ["A"]), alpha=1 / 257)
+    scaled: npt.NDArray[np.uint8] = _cv2().convertScaleAbs(np.require(words, np.uint16, ["A"]), alpha=1 / 257)
     return scaled
 
 
-def _opencv(conversion: str, plane: Pixels) -> Pixels:
+def _opencv(conversion: str, plane: npt.NDArray[np.uint8]) -> Pixels:
     cv2 = _cv2()
     pixels: Pixels = cv2.cvtColor(plane, getattr(cv2, conversion))
     return pixels

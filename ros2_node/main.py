@@ -43,7 +43,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except ImportError as error:
         return _fail(_missing(error), 1)
     given = list(sys.argv if args is None else args)
-    own = remove_ros_args(given)[1:]
+    try:
+        own = remove_ros_args(given)[1:]
+    except Exception as error:  # not what ROS understands
+        return _fail(str(error), 2)
     if {"-h", "--help"} & set(own):
         print(USAGE)
         return 0
@@ -52,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
         node = LocateNode()
-    except Exception as error:  # arguments that ROS does not understand, no middleware, no network
+    except Exception as error:  # no middleware, no network
         return _fail(str(error), 1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

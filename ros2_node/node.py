@@ -6,6 +6,7 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -44,6 +45,9 @@ LATCHED = QoSProfile(
 )
 DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+_NO_STAGES = frozenset({"total", "tokens", "steps", "switches", "boxes_per_second"})
+"""What a backend tells among its times that is none, or that `inference` tells already."""
 
 _TELLS_OF_MESSAGES = hasattr(Subscription, "CallbackType")
 """Whether callbacks are given the message's info, as they are since Iron: without it, lost frames are not counted."""
@@ -133,26 +137,34 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; when this returns, nothing is published any more."""
-        self._stop()
-        return super().on_deactivate(state)
+        return self._leave("deactivating", self._stop, super().on_deactivate, state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and the publishers."""
-        left = super().on_cleanup(state)
-        self._free()
-        return left
+        return self._leave("cleaning up", self._free, super().on_cleanup, state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop at once, from any state."""
-        self._stop()
-        self._free(seconds=0.0)
-        return super().on_shutdown(state)
+        return self._leave("shutting down", self._end, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that the node can be configured again."""
-        self._stop()
-        self._free()
-        return super().on_error(state)
+        return self._leave("leaving after an error", self._end, super().on_error, state)
+
+    def _leave(
+        self,
+        doing: str,
+        work: Callable[[], None],
+        of_publishers: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        try:
+            left = of_publishers(state)
+            work()
+            return left
+        except Exception as error:  # rclpy would say nothing of it
+            self.report(doing, f"{doing} failed: {_in_words(error)}")
+            return TransitionCallbackReturn.ERROR
 
     def start(self) -> None:
         """Configure and activate, as `autostart` asks for; what fails is told in the log and in diagnostics."""
@@ -169,10 +181,13 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
     def destroy_node(self) -> None:
         """Free everything and take the node off the graph."""
-        self._stop()
-        self._free(seconds=0.0)
+        self._end()
         self._actions.destroy()
         super().destroy_node()
+
+    def _end(self) -> None:
+        self._stop()
+        self._free(seconds=0.0)
 
     # --- Loading and freeing
 
@@ -186,6 +201,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
                 said.add(doing)
                 self.get_logger().info(f"{doing} …")
 
+        self.get_logger().info(f"loading the backend {values['backend'] or 'that suits this machine'} …")
         locator = groundlink.load(values["backend"] or None, on_progress=on_progress, **settings)
         self._locator = locator
         info = locator.info
@@ -328,6 +344,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         if self._markers.get_subscription_count():
             height, width = answer.pixels.shape[:2]
             self._markers.publish(messages.markers(header, answer.results, (width, height), self._camera))
+        stages: Counter[str] = Counter()
+        for result in answer.results:
+            stages.update({f"model_{name}": ms for name, ms in result.timings_ms.items() if name not in _NO_STAGES})
         self.tally.answered(
             {
                 "wait": answer.waited,
@@ -335,6 +354,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
                 "inference": answer.answered,
                 "publish": (published - begun) * 1000,
                 "draw": (time.monotonic() - published) * 1000,
+                **stages,
             }
         )
 

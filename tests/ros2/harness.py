@@ -263,7 +263,7 @@ class NodeProcess(Process):
 
         def check(message: DiagnosticArray) -> Any:
             values.clear()
-            values.update(self._values(message))
+            values.update(self.values_of(message))
             return values and fits(values)
 
         try:
@@ -272,7 +272,8 @@ class NodeProcess(Process):
             raise AssertionError(f"{error}\nlast diagnostics: {values}") from None
         return values
 
-    def _values(self, message: DiagnosticArray) -> dict[str, str]:
+    def values_of(self, message: DiagnosticArray) -> dict[str, str]:
+        """What the message says of this node; empty where it says nothing."""
         values: dict[str, str] = {}
         for status in message.status:
             if self.topic("~").strip("/") in status.name + status.hardware_id:

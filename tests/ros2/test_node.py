@@ -24,8 +24,8 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 from visualization_msgs.msg import Marker, MarkerArray
 
 import groundlink
+from groundlink.evaluation.metrics import iou_matrix
 from groundlink.training.scenes import draw
-from groundlink.training.scenes.layout import overlap
 from tests.conftest import words_on
 from tests.ros2.harness import (
     LATCHED,
@@ -72,6 +72,10 @@ def asked(record: Path) -> list[tuple[int, list[str]]]:
     """The number of each picture that the backend was asked about, and the phrases."""
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     return [(line["number"], line["phrases"]) for line in lines if line["event"] == "asked"]
+
+
+def iou(box: tuple[float, ...], other: tuple[float, ...]) -> float:
+    return float(iou_matrix(np.array([box]), np.array([other]))[0, 0])
 
 
 # Frames
@@ -487,7 +491,7 @@ def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(folder: P
             truth = [(label, box) for label, boxes in question.truth for box in boxes]
             total += len(truth)
             hits += sum(
-                any(label == detection.label and overlap(box, detection.box) > 0.5 for detection in direct)
+                any(label == detection.label and iou(box, detection.box) > 0.5 for detection in direct)
                 for label, box in truth
             )
         assert total >= 10 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"

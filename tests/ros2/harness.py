@@ -113,7 +113,7 @@ class Inbox:
                     return [self.messages[place - 1]]
             return None
 
-        return until(found, f"a message on {self.what} that fits ({len(self.messages)} came)", seconds)[0]
+        return until(found, f"a message on {self.what} that fits", seconds)[0]
 
     def next(self, seconds: float = PATIENCE) -> Any:
         """Return the first message that comes from now on."""

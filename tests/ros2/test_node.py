@@ -468,7 +468,7 @@ def test_the_embedded_default_finds_a_text(folder: Path):
 
 def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(folder: Path):
     asked = []
-    for number in range(8):
+    for number in range(4):
         scene, questions = draw("held-out", number)
         asked += [(scene, question) for question in questions if question.task == "detect"]
     with (
@@ -494,4 +494,4 @@ def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(folder: P
                 any(label == detection.label and iou(box, detection.box) > 0.5 for detection in direct)
                 for label, box in truth
             )
-        assert total >= 10 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"
+        assert total >= 5 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"

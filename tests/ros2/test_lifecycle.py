@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import rclpy
+from groundlink_ros.srv import Locate
 from lifecycle_msgs.msg import TransitionEvent
+from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from tests.ros2.harness import LATCHED, NodeProcess, picture, running, stamp_of, until
+from ros2_node import LocateNode
+from tests.ros2.harness import LATCHED, NodeProcess, picture, result_of, running, stamp_of, until, words_of
 
 
 def events(record: Path) -> list[str]:
@@ -259,3 +266,60 @@ def test_the_topics_have_the_qos_that_robots_expect(folder: Path):
         kinds = dict(node.ros.node.get_topic_names_and_types())
         assert kinds[node.topic("detections")] == [f"vision_msgs/msg/{Detection2DArray.__name__}"]
         assert kinds[node.topic("image/compressed")] == [f"sensor_msgs/msg/{CompressedImage.__name__}"]
+
+
+@pytest.mark.parametrize("executor", [SingleThreadedExecutor, MultiThreadedExecutor])
+def test_it_runs_in_a_program_beside_other_nodes(executor: type[Executor]):
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    before = set(threading.enumerate())
+    space = f"/program{os.getpid()}"
+    given = {"backend": "stub_sleep", "prompts": ["thing"]}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = LocateNode("finder", context=context, namespace=space, parameter_overrides=overrides)
+    other = rclpy.create_node("other", context=context, namespace=space)
+    answers: list[Detection2DArray] = []
+    other.create_subscription(Detection2DArray, "detections", answers.append, 10)
+    camera = other.create_publisher(Image, "image", 1)
+    client = other.create_client(Locate, "finder/locate")
+    runs = executor(context=context)
+    runs.add_node(node)
+    runs.add_node(other)
+    spinning = threading.Thread(target=runs.spin)
+    spinning.start()
+    try:
+        node.start()
+        until(camera.get_subscription_count, "it listens")
+
+        def answered() -> bool:
+            camera.publish(picture(5))
+            return bool(answers)
+
+        until(answered, "it answers")
+        assert stamp_of(answers[0]) == stamp_of(picture(5))
+        asked = client.call_async(Locate.Request(prompts=["mug"], image=picture(6)))
+        assert words_of(result_of(asked, "an answer").detections) == ["mug"]
+    finally:
+        runs.shutdown()
+        spinning.join()
+        node.destroy_node()
+        other.destroy_node()
+        rclpy.shutdown(context=context)
+    until(lambda: set(threading.enumerate()) <= before, "no thread of it is left")
+
+
+def test_who_uses_it_can_override_the_qos_of_its_topics(folder: Path):
+    space = f"/qos{os.getpid()}"
+    overrides = {
+        f"qos_overrides.{space}/detections.publisher.reliability": "best_effort",
+        f"qos_overrides.{space}/image.subscription.reliability": "reliable",
+    }
+    with running(folder, namespace=space, parameters=overrides) as node:
+        ros = node.ros.node
+        [image] = until(lambda: ros.get_subscriptions_info_by_topic(node.topic("image")), "it listens")
+        assert image.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        [detections] = ros.get_publishers_info_by_topic(node.topic("detections"))
+        assert detections.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        assert node.change("deactivate") and node.change("activate"), "and again: declared once, used twice"
+        [image] = until(lambda: ros.get_subscriptions_info_by_topic(node.topic("image")), "it listens")
+        assert image.qos_profile.reliability == ReliabilityPolicy.RELIABLE

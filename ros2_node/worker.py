@@ -24,7 +24,7 @@ from groundlink import (
     Query,
     Stream,
 )
-from groundlink.image import Pixels
+from groundlink.image import OpenedImage, Pixels
 
 MAX_REQUESTS = 16
 """Requests that may wait; one more is refused with `Busy`."""
@@ -296,7 +296,8 @@ class Worker:
         pixels = self._convert(frame.message)
         converted = time.monotonic()
         results = []
-        for stream in self._ask_all(frame.asked, pixels, request):
+        image = self._locator.images.adopt(pixels)
+        for stream in self._ask_all(frame.asked, image, request):
             for detection in stream:
                 if request is not None:
                     request.found(frame.message, detection)
@@ -313,7 +314,7 @@ class Worker:
             answered=(answered - converted) * 1000,
         )
 
-    def _ask_all(self, asked: Asked, pixels: Pixels, request: Request | None) -> Iterator[Stream]:
+    def _ask_all(self, asked: Asked, image: OpenedImage, request: Request | None) -> Iterator[Stream]:
         """Ask the queries in order, as many at once as the backend takes, and one more to be ready for it."""
         left = deque(asked.queries)
         ahead = self._locator.info.concurrency + 1
@@ -323,7 +324,7 @@ class Worker:
                     deadline = asked.deadline
                     if request is not None:
                         deadline = min(request.remaining(), deadline or float("inf"))
-                    stream = self._locator.stream(pixels, left.popleft(), threshold=asked.threshold, deadline=deadline)
+                    stream = self._locator.stream(image, left.popleft(), threshold=asked.threshold, deadline=deadline)
                     with self._changed:
                         self._streams.append(stream)
                         if self._stopped or (request is not None and request.cancelled.is_set()):

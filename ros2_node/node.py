@@ -302,11 +302,14 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             return
         if transport == "raw":
             self._raw_frame_at = time.monotonic()
+            if len(self._images) > 1:
+                self._listen()  # to this one alone
         elif time.monotonic() - self._raw_frame_at < diagnostics.SILENT:
             return  # the same frame comes raw, too
         self._count_lost(transport, info)
-        self.tally.received()
-        worker.frame(message, self._asked)
+        asked = self._asked
+        self.tally.received(wanted=asked is not None)
+        worker.frame(message, asked)
 
     def _count_lost(self, transport: str, info: Any) -> None:
         """Count frames that were published and did not come here, by the gaps in the publisher's numbers."""

@@ -23,6 +23,24 @@ WINDOW = 100
 """Answers whose times are told."""
 
 
+class Throttle:
+    """Says whether something is to be logged: nothing of its kind was for a while. Not thread-safe by itself."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def allows(self, key: str) -> bool:
+        """Return whether to log something of the kind `key` now."""
+        now = time.monotonic()
+        logged = self._logged.get(key)
+        if logged is not None and now - logged < LOG_AGAIN:
+            return False
+        if len(self._logged) >= MAX_KEYS:
+            self._logged.clear()
+        self._logged[key] = now
+        return True
+
+
 class Tally:
     """Counts what happens, from any thread.
 
@@ -42,7 +60,7 @@ class Tally:
         self.frame_at = 0.0
         self._arrivals: deque[float] = deque(maxlen=WINDOW)
         self._answers: deque[float] = deque(maxlen=WINDOW)
-        self._logged: dict[str, float] = {}
+        self._throttle = Throttle()
 
     def received(self) -> None:
         """Count a frame that came."""
@@ -56,7 +74,7 @@ class Tally:
         with self.lock:
             self.counts[name] += number
 
-    def answered(self, **milliseconds: float) -> None:
+    def answered(self, milliseconds: dict[str, float]) -> None:
         """Count an answer, with the time of each stage."""
         with self.lock:
             self.counts["frames_answered"] += 1
@@ -73,16 +91,9 @@ class Tally:
     def failed(self, key: str, text: str) -> bool:
         """Keep an error; return whether it is to be logged: one of its kind (`key`) was not for a while."""
         with self.lock:
-            now = time.monotonic()
             self.counts["errors"] += 1
-            self.error, self.error_at = text, now
-            logged = self._logged.get(key)
-            if logged is not None and now - logged < LOG_AGAIN:
-                return False
-            if len(self._logged) >= MAX_KEYS:
-                self._logged.clear()
-            self._logged[key] = now
-            return True
+            self.error, self.error_at = text, time.monotonic()
+            return self._throttle.allows(key)
 
     def rate(self, of: str) -> float:
         """Return the frames a second that came (`received`) or were answered (`answered`) lately."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ END_SECONDS = 1.5
 USAGE = """\
 locate_node: publishes where in the images of a camera the described things are
 
-  ros2 run groundlink_ros locate_node --ros-args -p autostart:=true -p prompts:="['red cup']" -r image:=/camera/image_raw
+  ros2 run groundlink_ros locate_node --ros-args -p autostart:=true -p prompts:="['red cup']" -r image:=/camera/image
 
 It is a lifecycle node: without `autostart` it waits to be configured and activated. Topics, services and parameters
 stand in docs/ros2.md.
@@ -37,11 +38,15 @@ def main(args: Sequence[str] | None = None) -> int:
         from rclpy.signals import SignalHandlerOptions
         from rclpy.utilities import remove_ros_args
 
+        from ros2_node import diagnostics
         from ros2_node.node import LocateNode
     except ImportError as error:
         return _fail(_missing(error), 1)
     given = list(sys.argv if args is None else args)
-    own = remove_ros_args(given)[1:]
+    try:
+        own = remove_ros_args(given)[1:]
+    except Exception as error:  # not what ROS understands
+        return _fail(str(error), 2)
     if {"-h", "--help"} & set(own):
         print(USAGE)
         return 0
@@ -50,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
         node = LocateNode()
-    except Exception as error:  # arguments that ROS does not understand, no middleware, no network
+    except Exception as error:  # no middleware, no network
         return _fail(str(error), 1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -67,6 +72,18 @@ def main(args: Sequence[str] | None = None) -> int:
                 node.report(f"callback {type(error).__name__}", f"a callback failed ({type(error).__name__}: {error})")
             else:
                 return
+
+    class ToRos(logging.Handler):
+        """What the core logs goes to the log of ROS, one of a kind at a time."""
+
+        throttle = diagnostics.Throttle()
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if self.throttle.allows(f"{record.name} {record.msg}"):
+                log = node.get_logger()
+                (log.error if record.levelno >= logging.ERROR else log.warning)(self.format(record))
+
+    logging.getLogger("groundlink").addHandler(ToRos(logging.WARNING))
 
     def close() -> None:
         node.stop()

@@ -6,35 +6,36 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-import groundlink
-from groundlink import BackendUnavailable, BadImage, BadQuery, Detection, GroundlinkError, Locator, Query
-from groundlink.image import Pixels
-from groundlink.query import Task
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from groundlink_ros.action import Locate as LocateAction
 from groundlink_ros.msg import Prompts
 from groundlink_ros.srv import Locate, SetPrompts
-from ros2_node import diagnostics, messages, parameters
-from ros2_node.diagnostics import Tally
-from ros2_node.frames import UnknownEncoding, decode_compressed, to_rgb
-from ros2_node.worker import Answer, Asked, Frame, Request, Worker
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 from visualization_msgs.msg import MarkerArray
+
+import groundlink
+from groundlink import BackendUnavailable, BadQuery, Detection, GroundlinkError, Locator, Query, UnsupportedTask
+from groundlink.image import Pixels
+from groundlink.query import Task
+from ros2_node import diagnostics, messages, parameters
+from ros2_node.diagnostics import Tally
+from ros2_node.frames import UnknownEncoding, decode_compressed, to_rgb
+from ros2_node.worker import Answer, Asked, Frame, Request, Worker
 
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -45,7 +46,11 @@ LATCHED = QoSProfile(
 DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
-_TRANSPORTS = {"image": Image, "compressed": CompressedImage}
+_NO_STAGES = frozenset({"total", "tokens", "steps", "switches", "boxes_per_second"})
+"""What a backend tells among its times that is none, or that `inference` tells already."""
+
+_TELLS_OF_MESSAGES = hasattr(Subscription, "CallbackType")
+"""Whether callbacks are given the message's info, as they are since Iron: without it, lost frames are not counted."""
 
 
 class LocateNode(LifecycleNode):  # type: ignore[misc]
@@ -70,7 +75,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._camera: CameraInfo | None = None
         self._camera_info: Any = None
         self._failure = ""
-        self._made: list[Any] = []
+        self._made: list[Callable[[], Any]] = []
         self._goals: dict[bytes, Request] = {}
 
         parameters.declare(self, lambda text: self.report("parameter " + text.split(";")[0], text))
@@ -79,7 +84,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             self.add_pre_set_parameters_callback(self._before_parameters)
         self._image_topic = self.resolve_topic_name("image")
         self._compressed_topic = self._beside_image("image/compressed", self._image_topic + "/compressed")
-        self._camera_info_topic = self._beside_image("camera_info", self._image_topic.rpartition("/")[0] + "/camera_info")
+        self._camera_info_topic = self._beside_image(
+            "camera_info", self._image_topic.rpartition("/")[0] + "/camera_info"
+        )
 
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(Prompts, "~/prompts", self._on_prompts, 10)
@@ -114,35 +121,50 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         """Listen to the camera."""
         assert self._locator is not None
         entered = super().on_activate(state)
-        self._worker = Worker(
-            self._locator, self._convert, self._publish, self._frame_failed, partial(self.tally.count, "frames_superseded")
-        )
-        self._worker.limit(self._value("max_rate"))
-        self._listen()
+        try:
+            superseded = partial(self.tally.count, "frames_superseded")
+            self._worker = Worker(self._locator, self._convert, self._publish, self._frame_failed, superseded)
+            self._worker.limit(self._value("max_rate"))
+            self._listen()
+        except Exception as error:  # rclpy would say nothing of it
+            self._stop()
+            super().on_deactivate(state)
+            self._failure = f"activating failed: {_in_words(error)}"
+            self.report(self._failure, self._failure)
+            return TransitionCallbackReturn.FAILURE
+        self._failure = ""
         return entered
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; when this returns, nothing is published any more."""
-        self._stop()
-        return super().on_deactivate(state)
+        return self._leave("deactivating", self._stop, super().on_deactivate, state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and the publishers."""
-        left = super().on_cleanup(state)
-        self._free()
-        return left
+        return self._leave("cleaning up", self._free, super().on_cleanup, state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop at once, from any state."""
-        self._stop()
-        self._free(seconds=0.0)
-        return super().on_shutdown(state)
+        return self._leave("shutting down", self._end, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that the node can be configured again."""
-        self._stop()
-        self._free()
-        return super().on_error(state)
+        return self._leave("leaving after an error", self._end, super().on_error, state)
+
+    def _leave(
+        self,
+        doing: str,
+        work: Callable[[], None],
+        of_publishers: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        try:
+            left = of_publishers(state)
+            work()
+            return left
+        except Exception as error:  # rclpy would say nothing of it
+            self.report(doing, f"{doing} failed: {_in_words(error)}")
+            return TransitionCallbackReturn.ERROR
 
     def start(self) -> None:
         """Configure and activate, as `autostart` asks for; what fails is told in the log and in diagnostics."""
@@ -159,10 +181,13 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
     def destroy_node(self) -> None:
         """Free everything and take the node off the graph."""
-        self._stop()
-        self._free(seconds=0.0)
+        self._end()
         self._actions.destroy()
         super().destroy_node()
+
+    def _end(self) -> None:
+        self._stop()
+        self._free(seconds=0.0)
 
     # --- Loading and freeing
 
@@ -176,10 +201,16 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
                 said.add(doing)
                 self.get_logger().info(f"{doing} …")
 
+        self.get_logger().info(f"loading the backend {values['backend'] or 'that suits this machine'} …")
         locator = groundlink.load(values["backend"] or None, on_progress=on_progress, **settings)
         self._locator = locator
         info = locator.info
         task = values["task"] or ("detect" if "detect" in info.tasks else info.tasks[0])
+        if task not in info.tasks:
+            raise UnsupportedTask(
+                f"the backend {info.name!r} does not do {task!r}; set the parameter 'task' to one of "
+                f"{', '.join(info.tasks)}"
+            )
         self._task = task
         prompts = values["prompts"]
         self._queries = self._make_queries(prompts) if prompts != [""] or task == "read" else ()
@@ -204,7 +235,11 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", 1)
         self._label_info = self.create_publisher(LabelInfo, "label_info", LATCHED)
         self._vision_info = self.create_publisher(VisionInfo, "vision_info", LATCHED)
-        self._made = [self._detections, self._annotated, self._markers, self._label_info, self._vision_info]
+        managed = (self._detections, self._annotated, self._markers)
+        self._made = [partial(self.destroy_lifecycle_publisher, publisher) for publisher in managed]
+        self._made += [
+            partial(self.destroy_publisher, publisher) for publisher in (self._label_info, self._vision_info)
+        ]
         self._tell_labels()
 
     def _stop(self) -> None:
@@ -219,11 +254,8 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         locator, self._locator = self._locator, None
         if locator is not None:
             locator.close(seconds=seconds)
-        for publisher in self._made:
-            if publisher in self._managed_entities:
-                self.destroy_lifecycle_publisher(publisher)
-            else:
-                self.destroy_publisher(publisher)
+        for unmake in self._made:
+            unmake()
         self._made = []
         self._queries, self._asked, self._task, self._camera = (), None, None, None
 
@@ -243,10 +275,11 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         for transport in wanted - set(self._images):
             topic = self._image_topic if transport == "raw" else self._compressed_topic
             self._last_sequence.pop(transport, None)
+            on_image = partial(self._on_image, transport)
             self._images[transport] = self.create_subscription(
                 Image if transport == "raw" else CompressedImage,
                 topic,
-                partial(self._on_image, transport),
+                on_image if _TELLS_OF_MESSAGES else partial(on_image, info=None),
                 QoSProfile(
                     history=HistoryPolicy.KEEP_LAST,
                     depth=1,
@@ -311,12 +344,18 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         if self._markers.get_subscription_count():
             height, width = answer.pixels.shape[:2]
             self._markers.publish(messages.markers(header, answer.results, (width, height), self._camera))
+        stages: Counter[str] = Counter()
+        for result in answer.results:
+            stages.update({f"model_{name}": ms for name, ms in result.timings_ms.items() if name not in _NO_STAGES})
         self.tally.answered(
-            wait=answer.waited,
-            convert=answer.converted,
-            inference=answer.answered,
-            publish=(published - begun) * 1000,
-            draw=(time.monotonic() - published) * 1000,
+            {
+                "wait": answer.waited,
+                "convert": answer.converted,
+                "inference": answer.answered,
+                "publish": (published - begun) * 1000,
+                "draw": (time.monotonic() - published) * 1000,
+                **stages,
+            }
         )
 
     def _remark(self, answer: Answer) -> list[str]:
@@ -341,18 +380,20 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         taken = []
         for parameter in given:
             spec = parameters.PARAMETERS.get(parameter.name)
-            if spec is not None:
-                value = parameters.fitting(parameter.name, parameter.value)
-                if value is not parameter.value:
-                    parameter = Parameter(parameter.name, spec.type, value)
-                problem = spec.problem(parameter.name, value)
-                if problem is not None:
-                    self.report("parameter " + parameter.name, problem)
-            taken.append(parameter)
+            if spec is None:
+                taken.append(parameter)
+                continue
+            value = parameters.fitting(parameter.name, parameter.value)
+            problem = spec.problem(parameter.name, value)
+            if problem is not None:
+                self.report("parameter " + parameter.name, problem)
+            taken.append(parameter if value is parameter.value else Parameter(parameter.name, spec.type, value))
         return taken
 
     def _on_parameters(self, given: list[Parameter]) -> Any:
         changed = {parameter.name: parameter.value for parameter in given if parameter.name in parameters.PARAMETERS}
+        if not changed:  # such as the overrides of QoS, which ROS declares with each subscription
+            return parameters.accepted()
         for name, value in changed.items():
             problem = parameters.refusal(name, value)
             if problem is not None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from groundlink import TASKS, BadQuery, Query
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import Parameter
+
+from groundlink import TASKS, BadQuery, Query
 
 MAX_PROMPTS = 256
 """Prompts that the node takes; more would take minutes for each frame."""
@@ -60,7 +61,7 @@ PARAMETERS: dict[str, Spec] = {
     "backend": Spec("", "the model that looks, such as 'ocr', 'locateanything' or 'demo'; empty: groundlink's choice"),
     "model": Spec("", "the folder or hub name of the model's weights; empty: the backend's own"),
     "device": Spec("", "where the model runs: 'cpu', 'cuda', 'cuda:1'; empty: the backend's choice"),
-    "settings": Spec("", "further settings of the backend, a JSON object such as '{\"mode\": \"fast\"}'"),
+    "settings": Spec("", 'further settings of the backend, a JSON object such as \'{"mode": "fast"}\''),
     "task": Spec(
         "",
         "what is asked with the prompts; empty: 'detect' (all in one question) where the backend does it, "
@@ -69,10 +70,14 @@ PARAMETERS: dict[str, Spec] = {
     ),
     "prompts": Spec([""], "what to look for, one phrase each", dynamic=True),
     "threshold": Spec(0.0, "detections with a lower score are left out", dynamic=True, high=1.0),
-    "max_rate": Spec(0.0, "frames a second that are looked at, at most; 0: as many as can be", dynamic=True, high=1000.0),
+    "max_rate": Spec(
+        0.0, "frames a second that are looked at, at most; 0: as many as can be", dynamic=True, high=1000.0
+    ),
     "deadline": Spec(
-        0.0, "seconds for each question, after which what was found by then is the answer; 0: none",
-        dynamic=True, high=86_400.0,
+        0.0,
+        "seconds for each question, after which what was found by then is the answer; 0: none",
+        dynamic=True,
+        high=86_400.0,
     ),
     "request_timeout": Spec(
         30.0, "seconds that ~/locate may take where the caller names none", dynamic=True, low=0.001, high=86_400.0

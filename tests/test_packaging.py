@@ -88,7 +88,7 @@ SOURCE_ONLY = (
 )
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_the_dependencies_resolve_on_every_python(version, tmp_path):
     done = subprocess.run(
         [
@@ -113,6 +113,18 @@ def test_the_dependencies_resolve_on_every_python(version, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "rapidocr==3.10" in (tmp_path / "out.txt").read_text()
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.12"])  # of Humble; of Jazzy and Kilted
+def test_on_a_robot_the_dependencies_get_along_with_its_numpy(version, tmp_path):
+    options = ["--python-version", version, "--extra", "locateanything", "--only-binary", ":all:", "--quiet"]
+    options += ["--constraint", ROOT / "config" / "robot-constraints.txt", "-o", tmp_path / "out.txt"]
+    command = [UV, "pip", "compile", ROOT / "pyproject.toml", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = (tmp_path / "out.txt").read_text()
+    assert "numpy==1.26.4" in found
+    assert all("==4.11" in line for line in found.splitlines() if line.startswith("opencv"))
 
 
 def test_an_older_python_is_refused(wheel, tmp_path):

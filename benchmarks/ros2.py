@@ -1,7 +1,11 @@
 """What the ROS node adds to the way of an image through ROS, and what it costs while it does nothing.
 
-    bin/test-ros --run benchmarks/ros2.py           # all of it, about three minutes
-    python benchmarks/ros2.py --short               # 640×480 and 1920×1080, 3 short rounds, for a test
+    python benchmarks/ros2.py             # all of it, about four minutes
+    python benchmarks/ros2.py --short     # 3 rounds of a second and no table of costs, for a test
+
+It needs this package built and sourced (`source install/setup.bash`). Without a ROS distribution, after bin/test-ros:
+
+    .venv-ros-test/bin/python tests/ros2/workspace.py .venv-ros-test/bin/python benchmarks/ros2.py
 
 Three processes on one machine, with the Fast DDS profile for users (config/fastdds.xml): this one is the camera, rgb8
 at 30 Hz, best effort, and listens to the answers; the node, with a backend that sleeps 20 ms and finds one box; and an
@@ -35,6 +39,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
+PROFILE = ROOT / "config" / "fastdds.xml"
 BACKENDS = ROOT / "tests" / "ros2" / "backends"
 
 SIZES = {"640x480": (640, 480), "1920x1080": (1920, 1080)}
@@ -56,7 +61,7 @@ def environment() -> dict[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": "97",
         **os.environ,
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
         "MALLOC_MMAP_THRESHOLD_": str(128 * 2**20),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -311,11 +316,13 @@ def costs(bench: Bench, pid: int, echo_pid: int, name: str, seconds: float) -> l
 
     def measure(state: str, who: str = "node", of: int = pid) -> None:
         bench.stream(who, pictures, 20)
-        begun, cpu = time.monotonic(), cpu_seconds(of)
-        answers = sum(each is not None for each in bench.stream(who, pictures, count))
-        taken = time.monotonic() - begun
-        row = {"state": state, "size": name, "cpu_percent": round(100 * (cpu_seconds(of) - cpu) / taken, 1)}
-        rows.append({**row, "answers_hz": round(answers / taken, 1)})
+        with bench.counting() as counted:
+            begun, cpu = time.monotonic(), cpu_seconds(of)
+            answers = sum(each is not None for each in bench.stream(who, pictures, count))
+            cpu = cpu_seconds(of) - cpu
+            taken = time.monotonic() - begun
+        dropped = counted["superseded"] + counted["lost"]
+        rows.append(cost(state, name, cpu / taken, answers, dropped))
 
     measure("the echo, for comparison", "echo", echo_pid)
     bench.transition(Transition.TRANSITION_DEACTIVATE)
@@ -332,14 +339,16 @@ def costs(bench: Bench, pid: int, echo_pid: int, name: str, seconds: float) -> l
     return rows
 
 
-def idle(bench: Bench, pid: int, seconds: float, state: str) -> dict[str, Any]:
+def idle(pid: int, seconds: float, state: str) -> dict[str, Any]:
     """The CPU of the node's process without any image."""
     time.sleep(0.5)
     begun, cpu = time.monotonic(), cpu_seconds(pid)
     time.sleep(seconds)
-    taken = time.monotonic() - begun
-    row = {"state": state, "size": "no images", "cpu_percent": round(100 * (cpu_seconds(pid) - cpu) / taken, 1)}
-    return {**row, "answers_hz": 0.0}
+    return cost(state, "no images", (cpu_seconds(pid) - cpu) / (time.monotonic() - begun))
+
+
+def cost(state: str, size: str, cores: float, answers: int = 0, dropped: int = 0) -> dict[str, Any]:
+    return {"state": state, "size": size, "cpu_percent": round(100 * cores, 1), "answers": answers, "dropped": dropped}
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -351,6 +360,7 @@ def spread(times: list[float]) -> dict[str, float]:
 def measure(short: bool) -> dict[str, Any]:
     from lifecycle_msgs.msg import Transition
 
+    assert PROFILE.is_file(), f"{PROFILE} is missing: without it, images are lost on their way"
     rounds, frames = (3, 25) if short else (5, 60)
     seconds = 2.5 if short else 6.0
     settings = json.dumps({"seconds": SLEEP_MS / 1000})
@@ -366,18 +376,18 @@ def measure(short: bool) -> dict[str, Any]:
         bench = Bench()
         stack.callback(bench.close)
         until(lambda: bench.tellings > 1, "the node's diagnostics")
-        cost = [] if short else [idle(bench, pid, seconds, "unconfigured")]
+        spent = [] if short else [idle(pid, seconds, "unconfigured")]
         bench.transition(Transition.TRANSITION_CONFIGURE)
         if not short:
-            cost.append(idle(bench, pid, seconds, "inactive"))
+            spent.append(idle(pid, seconds, "inactive"))
         bench.transition(Transition.TRANSITION_ACTIVATE)
-        resting = idle(bench, pid, seconds, "active, no camera")
-        cost.append(resting)
+        resting = idle(pid, seconds, "active, no camera")
+        spent.append(resting)
         rows = [latency(bench, name, rounds, frames) for name in SIZES]
         slow = too_slow(bench, "640x480", frames if short else 150)
         if not short:
             for name in SIZES:
-                cost += costs(bench, pid, echo_pid, name, seconds)
+                spent += costs(bench, pid, echo_pid, name, seconds)
     return {
         "device": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "settings": {"rate_hz": RATE, "sleep_ms": SLEEP_MS, "slow_ms": SLOW_MS, "rounds": rounds, "frames": frames},
@@ -385,7 +395,7 @@ def measure(short: bool) -> dict[str, Any]:
         "too_slow": slow,
         "idle_percent": resting["cpu_percent"],
         "idle_limit_percent": IDLE_LIMIT,
-        "cost": cost,
+        "cost": spent,
     }
 
 
@@ -414,9 +424,9 @@ def show(result: dict[str, Any]) -> None:
         (f"640x480, {SLOW_MS:g} ms a frame", result["too_slow"])
     ]:
         print(f"{name:28}" + "".join(f"{value:13}" for value in counts.values()))
-    print(f"\n{'the node, with images of':28}{'state':34}{'% of a core':>12}{'answers/s':>11}")
+    print(f"\n{'images':12}{'state':32}{'% of a core':>12}{'answers':>9}{'dropped':>9}")
     for row in result["cost"]:
-        print(f"{row['size']:28}{row['state']:34}{row['cpu_percent']:12.1f}{row['answers_hz']:11.1f}")
+        print(f"{row['size']:12}{row['state']:32}{row['cpu_percent']:12.1f}{row['answers']:9}{row['dropped']:9}")
 
 
 def main() -> None:

@@ -278,6 +278,8 @@ def latency(bench: Bench, name: str, rounds: int, frames: int) -> dict[str, Any]
     beyond = [
         statistics.median(ours) - statistics.median(plain) - waited for ours, plain in zip(times["node"], times["echo"])
     ]
+    # What noise has touched least, and with the waiting in it: for a short run on a busy machine.
+    least = min(lower_quartile(ours) - lower_quartile(plain) for ours, plain in zip(times["node"], times["echo"]))
     return {
         "size": name,
         "limit_ms": LIMITS_MS[name],
@@ -285,7 +287,7 @@ def latency(bench: Bench, name: str, rounds: int, frames: int) -> dict[str, Any]
         "node_ms": spread([one for each in times["node"] for one in each]),
         "waited_ms": waited,
         "beyond_ms": round(statistics.median(beyond), 2),
-        "best_round_ms": round(min(beyond), 2),
+        "least_ms": round(least, 2),
         "echo_lost": rounds * frames - sum(map(len, times["echo"])),
         "stages_ms": {stage: float(told[f"{stage}_ms"]) for stage in ("convert", "inference", "publish")},
         "frames": counted,
@@ -349,6 +351,10 @@ def idle(pid: int, seconds: float, state: str) -> dict[str, Any]:
 
 def cost(state: str, size: str, cores: float, answers: int = 0, dropped: int = 0) -> dict[str, Any]:
     return {"state": state, "size": size, "cpu_percent": round(100 * cores, 1), "answers": answers, "dropped": dropped}
+
+
+def lower_quartile(times: list[float]) -> float:
+    return statistics.quantiles(times, n=4, method="inclusive")[0]
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -431,7 +437,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="3 rounds of a second, and the least of their medians")
+    parser.add_argument("--short", action="store_true", help="3 rounds of a second, no table of costs")
     parser.add_argument("--serve-echo", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve_echo:
@@ -442,7 +448,7 @@ def main() -> None:
     result = measure(options.short)
     show(result)
     print(json.dumps(result))
-    beyond = "best_round_ms" if options.short else "beyond_ms"
+    beyond = "least_ms" if options.short else "beyond_ms"
     over = any(row[beyond] > row["limit_ms"] for row in result["rows"])
     lost = any(counts["unaccounted"] for counts in [*(row["frames"] for row in result["rows"]), result["too_slow"]])
     sys.exit(over or lost or result["idle_percent"] > IDLE_LIMIT)

@@ -1,7 +1,8 @@
 """Make a virtual environment for this checkout, once: what `bin/groundlink` and `bin/test` do first.
 
-    python bootstrap.py FOLDER REQUIREMENT...
+    python bootstrap.py FOLDER REQUIREMENT... [-r FILE]
 
+What is installed has the versions of constraints.txt, but for packages whose version the file itself names.
 Standard library only, and quiet when there is nothing to do. Progress goes to standard error, so that the output of
 the command that follows stays clean.
 """
@@ -9,6 +10,7 @@ the command that follows stays clean.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -50,9 +52,10 @@ def main() -> int:
         if folder.exists():
             shutil.rmtree(folder)
         venv.create(folder, with_pip=True)
-        constraints = ROOT / "constraints.txt"
+        versions = folder / "constraints.txt"
+        versions.write_text(constraints(requirements), encoding="utf-8")
         command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
-        if not install([*command, "-c", str(constraints), *requirements]):
+        if not install([*command, "-c", str(versions), *requirements]):
             return fail("the set-up failed; the lines above say why. Run the same command to try again")
         stamp.write_text(wanted)
         say(f"set up in {time.monotonic() - started:.0f} s")
@@ -61,9 +64,23 @@ def main() -> int:
 
 def fingerprint(requirements: list[str]) -> str:
     """What the environment depends on: it is made anew when any of this changes."""
-    parts = [sys.version, str(ROOT), *requirements]
+    parts = [sys.version, str(ROOT), *requirements, *lines(requirements)]
     parts += [(ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def lines(requirements: list[str]) -> list[str]:
+    """The lines of the file after `-r`."""
+    if "-r" not in requirements:
+        return []
+    return (ROOT / requirements[requirements.index("-r") + 1]).read_text(encoding="utf-8").splitlines()
+
+
+def constraints(requirements: list[str]) -> str:
+    """constraints.txt without the packages that the file after `-r` holds to another version."""
+    own = {line.partition("==")[0] for line in lines(requirements) if "==" in line}
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    return "".join(line for line in text.splitlines(keepends=True) if re.split("==| ", line)[0] not in own)
 
 
 def is_ready(stamp: Path, wanted: str) -> bool:

@@ -24,7 +24,9 @@ from groundlink.errors import BadImage
 
 Pixels = npt.NDArray[np.uint8]
 """An array of shape H×W×3, RGB."""
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]"
+ImageLike: TypeAlias = (
+    "OpenedImage | str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]"
+)
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
@@ -96,11 +98,13 @@ class ImageStore:
 
         Paths and bytes: EXIF orientation is applied, alpha is put on white, 16 bit is scaled to 8, of an animation the
         first frame is taken. PIL images and arrays are taken as they are, so that coordinates fit what the caller
-        holds (a PIL image with alpha is put on white). An array is copied, unless its memory is read-only.
+        holds (a PIL image with alpha is put on white). What is open already stays as it is.
 
         Raises:
             BadImage: anything else, or more than `max_pixels`.
         """
+        if isinstance(image, OpenedImage):
+            return image
         if isinstance(image, (str, os.PathLike)):
             return self._open_path(image)
         if isinstance(image, (bytes, bytearray, memoryview)):
@@ -180,7 +184,21 @@ class ImageStore:
             raise BadImage(f"{name}: cannot be read ({_why(error)})") from error
         return OpenedImage(_hash(b"pixels", pixels), image.size, name, lambda: pixels)
 
-    def _open_array(self, array: npt.NDArray[Any]) -> OpenedImage:
+    def adopt(self, array: Pixels) -> OpenedImage:
+        """Open an array (H×W×3, uint8, RGB) without a copy: nobody changes its memory any more.
+
+        Asking several questions about what this returns reads the array once.
+
+        Raises:
+            BadImage: another form of array, or more than `max_pixels`.
+        """
+        name = self._check_array(array)
+        height, width = array.shape[:2]
+        pixels: Pixels = np.ascontiguousarray(array).view()
+        return OpenedImage(_hash(b"pixels", pixels), (width, height), name, lambda: pixels)
+
+    def _check_array(self, array: npt.NDArray[Any]) -> str:
+        """Return what to call an array that can be opened."""
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise BadImage(
                 f"an array must have shape H×W×3 and dtype uint8 (RGB), but has shape "
@@ -189,27 +207,20 @@ class ImageStore:
         height, width = array.shape[:2]
         name = f"the array of {width}×{height}"
         _check_pixels((width, height), name, self.max_pixels)
+        return name
+
+    def _open_array(self, array: npt.NDArray[Any]) -> OpenedImage:
+        name = self._check_array(array)
+        height, width = array.shape[:2]
         key = _hash(b"pixels", array)
         with self._lock:
             known = key in self._sizes
             _remember(self._sizes, key, (width, height))
-        if _is_constant(array):
-            return OpenedImage(key, (width, height), name, lambda: array)
         if known:  # its pixels are hardly ever asked for again, and copying takes longer than hashing
             return OpenedImage(key, (width, height), name, lambda: _copied(array, key, name))
         # A copy of its own: the caller may go on to change the array while a worker looks at it.
         pixels: Pixels = np.array(array, order="C", copy=True)
         return OpenedImage(key, (width, height), name, lambda: pixels)
-
-
-def _is_constant(array: npt.NDArray[Any]) -> bool:
-    """Whether nobody changes the array's memory any more: read-only from view to owner, or a view of `bytes`."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if owner.flags.writeable:
-            return False
-        owner = owner.base
-    return array.flags.c_contiguous and (owner is None or isinstance(owner, bytes))
 
 
 def _copied(array: Pixels, key: str, name: str) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 import threading
@@ -45,7 +46,8 @@ class Tally:
     """Counts what happens, from any thread.
 
     `frames_received` are the frames that came here; each of them is then in exactly one of `frames_answered`,
-    `frames_failed`, `frames_superseded` (a newer one came first), or is being looked at or waiting.
+    `frames_failed`, `frames_superseded` (a newer one came first, or nobody wanted it any more), or is being looked at
+    or waiting.
     `frames_lost` were published and did not come here. `frames_dropped` are the superseded and the lost.
     """
 
@@ -62,12 +64,12 @@ class Tally:
         self._answers: deque[float] = deque(maxlen=WINDOW)
         self._throttle = Throttle()
 
-    def received(self) -> None:
-        """Count a frame that came."""
+    def received(self, *, wanted: bool) -> None:
+        """Note a frame that came; count it where the stream is looked at, and not only a request waits for it."""
         with self.lock:
             self.frame_at = time.monotonic()
             self._arrivals.append(self.frame_at)
-            self.counts["frames_received"] += 1
+            self.counts["frames_received"] += wanted
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the counts."""
@@ -147,7 +149,7 @@ def memory() -> dict[str, str]:
     told = {}
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        told["memory_mb"] = f"{pages * 4096 / 1e6:.0f}"
+        told["memory_mb"] = f"{pages * resource.getpagesize() / 1e6:.0f}"
     except (OSError, ValueError, IndexError):  # not Linux
         pass
     torch = sys.modules.get("torch")

@@ -35,7 +35,7 @@ from groundlink.query import Task
 from ros2_node import diagnostics, messages, parameters
 from ros2_node.diagnostics import Tally
 from ros2_node.frames import UnknownEncoding, decode_compressed, to_rgb
-from ros2_node.worker import Answer, Asked, Frame, Request, Worker
+from ros2_node.worker import MAX_REQUESTS, Answer, Asked, Frame, Request, Worker
 
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -45,6 +45,9 @@ LATCHED = QoSProfile(
 )
 DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+BURST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=4 * MAX_REQUESTS, reliability=ReliabilityPolicy.RELIABLE)
+"""Of the service: requests that come at once are all answered, those that are too many with `Busy`."""
 
 _NO_STAGES = frozenset({"total", "tokens", "steps", "switches", "boxes_per_second"})
 """What a backend tells among its times that is none, or that `inference` tells already."""
@@ -92,7 +95,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self.create_subscription(Prompts, "~/prompts", self._on_prompts, 10)
         self.create_service(SetPrompts, "~/set_prompts", self._on_set_prompts)
         self.create_service(SetBool, "~/enable", self._on_enable)
-        _answer_later(self.create_service(Locate, "~/locate", self._on_locate))
+        _answer_later(self.create_service(Locate, "~/locate", self._on_locate, qos_profile=BURST))
         self._actions = _LaterActionServer(
             self,
             LocateAction,
@@ -299,11 +302,14 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             return
         if transport == "raw":
             self._raw_frame_at = time.monotonic()
+            if len(self._images) > 1:
+                self._listen()  # to this one alone
         elif time.monotonic() - self._raw_frame_at < diagnostics.SILENT:
             return  # the same frame comes raw, too
         self._count_lost(transport, info)
-        self.tally.received()
-        worker.frame(message, self._asked)
+        asked = self._asked
+        self.tally.received(wanted=asked is not None)
+        worker.frame(message, asked)
 
     def _count_lost(self, transport: str, info: Any) -> None:
         """Count frames that were published and did not come here, by the gaps in the publisher's numbers."""

@@ -5,6 +5,7 @@ Nothing here knows ROS: a frame's message is passed through, and what is done wi
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -24,12 +25,15 @@ from groundlink import (
     Query,
     Stream,
 )
-from groundlink.image import Pixels
+from groundlink.image import OpenedImage, Pixels
 
 MAX_REQUESTS = 16
 """Requests that may wait; one more is refused with `Busy`."""
 
+DEACTIVATED = "the node was deactivated before the question was answered"
 NO_FRAME = "no frame arrived in time; is the camera running, and is its topic the one that this node listens to?"
+
+_log = logging.getLogger("groundlink.ros2")
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Worker:
         convert: makes RGB pixels of an image message; raises `BadImage`.
         publish: is given each answer to a frame of the stream. Not called any more once `stop` has returned.
         failed: is given a frame that got no answer, and why.
-        dropped: is told of a frame that a newer one took the place of.
+        dropped: is told of each frame that a newer one took the place of, or that nobody wanted any more.
     """
 
     def __init__(
@@ -200,20 +204,22 @@ class Worker:
                 if self._current is request:
                     self._close_streams()
                 return
-        request.done(_withdrawn())
+        _finish(request, _withdrawn())
 
     def stop(self) -> None:
         """Withdraw everything; when this returns, nothing is published any more and all requests are answered."""
         with self._changed:
             self._stopped = True
-            self._newest = None
+            waited, self._newest = self._newest, None
             requests = [*self._requests, *self._for_next_frame]
             self._requests.clear()
             self._for_next_frame.clear()
             self._close_streams()
             self._changed.notify()
+        if waited is not None:
+            self._dropped()
         for request in requests:
-            request.done(Cancelled("the node was deactivated before the question was answered"))
+            _finish(request, Cancelled(DEACTIVATED))
         with self._gate:
             pass
         if threading.current_thread() is not self._thread:
@@ -239,7 +245,7 @@ class Worker:
                     self._due = time.monotonic() + self._seconds_a_frame
                 current = self._current
             for late in expired:
-                late.done(DeadlineExceeded(NO_FRAME))
+                _finish(late, DeadlineExceeded(NO_FRAME))
             request_before = isinstance(current, Request)
             if isinstance(current, Request):
                 self._answer_request(current)
@@ -265,13 +271,15 @@ class Worker:
         try:
             answer = self._answer(frame, None)
             with self._gate:
-                if frame.withdrawn:
+                if frame.withdrawn or self._stopped:
                     self._dropped()
-                elif not self._stopped:
+                else:
                     self._publish(answer)
         except BaseException as error:  # whatever happens, the next frame is looked at
             with self._gate:
-                if not self._stopped:
+                if frame.withdrawn or self._stopped:
+                    self._dropped()
+                else:
                     self._failed(frame, error)
         with self._changed:
             self._current = None
@@ -289,21 +297,22 @@ class Worker:
             self._current = None
         if request.cancelled.is_set():
             outcome = _withdrawn()
-        request.done(outcome)
+        _finish(request, outcome)
 
     def _answer(self, frame: Frame, request: Request | None) -> Answer:
         begun = time.monotonic()
         pixels = self._convert(frame.message)
         converted = time.monotonic()
         results = []
-        for stream in self._ask_all(frame.asked, pixels, request):
+        image = self._locator.images.adopt(pixels)
+        for stream in self._ask_all(frame.asked, image, request):
             for detection in stream:
                 if request is not None:
                     request.found(frame.message, detection)
             results.append(stream.result)
         answered = time.monotonic()
         if self._stopped:
-            raise Cancelled("the node was deactivated before the question was answered")
+            raise Cancelled(DEACTIVATED)
         return Answer(
             frame,
             pixels,
@@ -313,7 +322,7 @@ class Worker:
             answered=(answered - converted) * 1000,
         )
 
-    def _ask_all(self, asked: Asked, pixels: Pixels, request: Request | None) -> Iterator[Stream]:
+    def _ask_all(self, asked: Asked, image: OpenedImage, request: Request | None) -> Iterator[Stream]:
         """Ask the queries in order, as many at once as the backend takes, and one more to be ready for it."""
         left = deque(asked.queries)
         ahead = self._locator.info.concurrency + 1
@@ -323,7 +332,7 @@ class Worker:
                     deadline = asked.deadline
                     if request is not None:
                         deadline = min(request.remaining(), deadline or float("inf"))
-                    stream = self._locator.stream(pixels, left.popleft(), threshold=asked.threshold, deadline=deadline)
+                    stream = self._locator.stream(image, left.popleft(), threshold=asked.threshold, deadline=deadline)
                     with self._changed:
                         self._streams.append(stream)
                         if self._stopped or (request is not None and request.cancelled.is_set()):
@@ -335,6 +344,14 @@ class Worker:
             with self._changed:
                 self._close_streams()
                 self._streams.clear()
+
+
+def _finish(request: Request, outcome: Answer | GroundlinkError) -> None:
+    """Hand the outcome over; whoever asked may be gone."""
+    try:
+        request.done(outcome)
+    except Exception:
+        _log.exception("the answer to a request could not be delivered")
 
 
 def _withdrawn() -> Cancelled:

@@ -7,7 +7,6 @@ import io
 import os
 import struct
 import zlib
-from array import array as typed_array
 
 import numpy as np
 import pytest
@@ -223,24 +222,18 @@ def test_an_array_seen_before_is_not_copied_and_a_change_is_noticed():
         _ = changed.pixels
 
 
-def test_an_array_that_nobody_can_change_is_taken_as_it_is():
-    of_bytes = np.frombuffer(bytes(48), np.uint8).reshape(4, 4, 3)
-    owned = np.zeros((4, 4, 3), np.uint8)
-    owned.flags.writeable = False
-    for constant in (of_bytes, owned, owned[:2]):
-        assert np.shares_memory(STORE.open(constant).pixels, constant)
-
-
-def test_a_read_only_view_of_what_can_change_is_copied():
-    for memory in (np.zeros(48, np.uint8), bytearray(48), typed_array("B", bytes(48))):
-        view = np.frombuffer(memory, np.uint8).reshape(4, 4, 3)
-        view.flags.writeable = False
-        opened = ImageStore().open(view)
-        memory[5] = 255
-        assert opened.pixels.max() == 0
-    owned = np.zeros((4, 8, 3), np.uint8)
-    owned.flags.writeable = False
-    assert STORE.open(owned[:, ::2]).pixels.flags.c_contiguous
+def test_an_adopted_array_is_not_copied():
+    array = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    opened = STORE.adopt(array)
+    assert np.shares_memory(opened.pixels, array)
+    assert not opened.pixels.flags.writeable and array.flags.writeable, "the caller's array stays as it is"
+    assert opened.key == STORE.open(array).key
+    assert STORE.adopt(array[:, ::2]).pixels.flags.c_contiguous
+    assert STORE.open(opened) is opened
+    with pytest.raises(BadImage, match="dtype"):
+        STORE.adopt(array.astype(np.float32))
+    with pytest.raises(BadImage, match="limit"):
+        ImageStore(max_pixels=10).adopt(array)
 
 
 def test_an_unchanged_path_is_not_read_again_and_a_changed_one_is(tmp_path, monkeypatch):

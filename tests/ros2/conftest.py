@@ -1,18 +1,13 @@
-"""One ROS node of the tests' own for the whole run, and the place of the stub backends."""
+"""Where the stub backends are, and which tests need ROS."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from tests.ros2.harness import Ros
 
 sys.path.insert(0, str(Path(__file__).parent / "backends"))
 
@@ -22,15 +17,6 @@ else:
     with warnings.catch_warnings():  # ROS's generators import modules that Python is about to drop
         warnings.simplefilter("ignore")
         import rosidl_generator_py  # noqa: F401
-
-
-@pytest.fixture(scope="session")
-def ros() -> Iterator[Ros]:
-    from tests.ros2.harness import Ros
-
-    made = Ros()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

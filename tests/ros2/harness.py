@@ -204,7 +204,6 @@ class NodeProcess(Process):
 
     def __init__(
         self,
-        ros: Ros,
         folder: Path,
         *,
         backend: str = "stub_sleep",
@@ -216,7 +215,6 @@ class NodeProcess(Process):
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
     ) -> None:
-        self.ros = ros
         number = next(_numbers)
         self.namespace = f"/t{os.getpid()}_{number}" if namespace is None else namespace
         self.name = name
@@ -231,9 +229,10 @@ class NodeProcess(Process):
             command += ["-r", f"{source}:={target}"]
         self._clients: dict[str, Any] = {}
         self._publishers: dict[str, Any] = {}
-        self._inboxes: list[Inbox] = []
         self._action: ActionClient | None = None
         super().__init__([*command, *arguments], folder / f"node{number}.log", environment(**(env or {})))
+        # One for each node: two that are new find each other at once, while one that is older takes up to 3 s for it.
+        self.ros = Ros()
 
     def topic(self, name: str) -> str:
         """The full name of `image` (in the namespace), `~/prompts` (the node's own) or `/clock`."""
@@ -264,7 +263,7 @@ class NodeProcess(Process):
 
         def check(message: DiagnosticArray) -> Any:
             values.clear()
-            values.update(self._values(message))
+            values.update(self.values_of(message))
             return values and fits(values)
 
         try:
@@ -273,7 +272,8 @@ class NodeProcess(Process):
             raise AssertionError(f"{error}\nlast diagnostics: {values}") from None
         return values
 
-    def _values(self, message: DiagnosticArray) -> dict[str, str]:
+    def values_of(self, message: DiagnosticArray) -> dict[str, str]:
+        """What the message says of this node; empty where it says nothing."""
         values: dict[str, str] = {}
         for status in message.status:
             if self.topic("~").strip("/") in status.name + status.hardware_id:
@@ -317,13 +317,7 @@ class NodeProcess(Process):
         return self._publishers[name]
 
     def watch(self, topic: str, kind: Any, qos: Any = 10) -> Inbox:
-        inbox = self.ros.watch(self.topic(topic), kind, qos)
-        self._inboxes.append(inbox)
-        return inbox
-
-    def ignore(self, inbox: Inbox) -> None:
-        self._inboxes.remove(inbox)
-        self.ros.ignore(inbox)
+        return self.ros.watch(self.topic(topic), kind, qos)
 
     def answers(self) -> Inbox:
         """The detections; returned once a picture that was sent is answered, so that none is lost to discovery."""
@@ -379,16 +373,12 @@ class NodeProcess(Process):
             goal.image = image
         return Goal(action, goal)
 
-    def forget(self) -> None:
-        """Take away what the test's own node has for this one."""
+    def end(self) -> None:
+        """End it by force where it still runs, and the test's own node with it."""
+        self.kill()
         if self._action is not None:
             self._action.destroy()
-        for client in self._clients.values():
-            self.ros.node.destroy_client(client)
-        for publisher in self._publishers.values():
-            self.ros.node.destroy_publisher(publisher)
-        for inbox in self._inboxes:
-            self.ros.ignore(inbox)
+        self.ros.close()
 
 
 class Goal:
@@ -470,9 +460,9 @@ class Camera(Process):
 
 
 @contextmanager
-def running(ros: Ros, folder: Path, **how: Any) -> Iterator[NodeProcess]:
+def running(folder: Path, **how: Any) -> Iterator[NodeProcess]:
     """A node for the length of a block; it must end in time and well, whatever happened in between."""
-    node = NodeProcess(ros, folder, **how)
+    node = NodeProcess(folder, **how)
     try:
         if (how.get("parameters") or {}).get("autostart", True):
             node.wait_until("active")
@@ -480,8 +470,7 @@ def running(ros: Ros, folder: Path, **how: Any) -> Iterator[NodeProcess]:
         node.stop()
     finally:
         print(f"--- the log of {node.topic('~')} ---\n{node.log}")
-        node.kill()
-        node.forget()
+        node.end()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from sensor_msgs.msg import Image
 from stub_backends import number_of
 
-from tests.ros2.harness import Ros, environment, picture, running, until
+from tests.ros2.harness import environment, picture, running, until
 
 LOOPBACK = """<CycloneDDS><Domain>
 <General><Interfaces><NetworkInterface name="lo" multicast="false"/></Interfaces><AllowMulticast>false</AllowMulticast>
@@ -44,9 +44,9 @@ def quiet_profile(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_consumer_that_is_not_ros_reads_the_detections(ros: Ros, folder: Path, python: str, quiet_profile: Path):
+def test_a_consumer_that_is_not_ros_reads_the_detections(folder: Path, python: str, quiet_profile: Path):
     profile = {"FASTDDS_DEFAULT_PROFILES_FILE": str(quiet_profile)}
-    with running(ros, folder, env=profile, parameters={"prompts": ["a tasse à café"]}) as node:
+    with running(folder, env=profile, parameters={"prompts": ["a tasse à café"]}) as node:
         env = {name: value for name, value in environment().items() if name in ("PATH", "HOME")}
         env["CYCLONEDDS_URI"] = LOOPBACK
         domain = os.environ.get("ROS_DOMAIN_ID", "0")
@@ -54,7 +54,7 @@ def test_a_consumer_that_is_not_ros_reads_the_detections(ros: Ros, folder: Path,
         reader = subprocess.Popen(program, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             images = node.publisher("image", Image)
-            until(lambda: ros.node.count_subscribers(node.topic("detections")), "Cyclone DDS has found the node")
+            until(lambda: node.ros.node.count_subscribers(node.topic("detections")), "Cyclone DDS has found the node")
             number = 0
 
             def sent() -> bool:

@@ -14,7 +14,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from tests.ros2.harness import LATCHED, NodeProcess, Ros, picture, running, stamp_of, until
+from tests.ros2.harness import LATCHED, NodeProcess, picture, running, stamp_of, until
 
 
 def events(record: Path) -> list[str]:
@@ -22,35 +22,35 @@ def events(record: Path) -> list[str]:
     return [json.loads(line)["event"] for line in record.read_text().splitlines()] if record.exists() else []
 
 
-def listens(ros: Ros, node: NodeProcess, topic: str = "image") -> bool:
-    return ros.node.count_subscribers(node.topic(topic)) > 0
+def listens(node: NodeProcess, topic: str = "image") -> bool:
+    return node.ros.node.count_subscribers(node.topic(topic)) > 0
 
 
-def test_each_transition_does_what_it_is_for(ros: Ros, folder: Path, tmp_path: Path):
+def test_each_transition_does_what_it_is_for(folder: Path, tmp_path: Path):
     record = tmp_path / "record"
     settings = {"record": str(record), "megabytes": 300}
-    with running(ros, folder, settings=settings, parameters={"autostart": False}) as node:
-        until(lambda: node.state() == "unconfigured", "the node is there")
+    with running(folder, settings=settings, parameters={"autostart": False}) as node:
+        node.wait_until("unconfigured")
         changes = node.watch("~/transition_event", TransitionEvent)
         before = node.memory()
-        assert not listens(ros, node), "no subscription before activation"
+        assert not listens(node), "no subscription before activation"
         assert events(record) == [], "nothing is loaded before configure"
 
         assert node.change("configure")
         assert node.state() == "inactive"
         assert events(record) == ["made"], "configure loads the model"
         assert node.memory() - before > 280e6
-        assert not listens(ros, node)
+        assert not listens(node)
 
         assert node.change("activate")
         assert node.state() == "active"
-        until(lambda: listens(ros, node), "activate subscribes")
+        until(lambda: listens(node), "activate subscribes")
         found = node.answers()
         assert node.see(found, picture(3)).detections
 
         assert node.change("deactivate")
         assert node.state() == "inactive"
-        until(lambda: not listens(ros, node), "deactivate unsubscribes")
+        until(lambda: not listens(node), "deactivate unsubscribes")
         assert "closed" not in events(record), "the model stays loaded"
 
         assert node.change("activate")
@@ -61,22 +61,22 @@ def test_each_transition_does_what_it_is_for(ros: Ros, folder: Path, tmp_path: P
         assert node.state() == "unconfigured"
         assert events(record)[-1] == "closed" and events(record).count("made") == 1
         assert node.memory() - before < 100e6, "the model's memory is free again"
-        until(lambda: not ros.node.count_publishers(node.topic("detections")), "its publishers are gone")
+        until(lambda: not node.ros.node.count_publishers(node.topic("detections")), "its publishers are gone")
 
         assert node.change("configure") and node.change("activate")
         assert node.see(found, picture(5)).detections
         assert node.change("shutdown")
         assert node.state() == "finalized"
         assert events(record)[-1] == "closed" and events(record).count("made") == 2
-        until(lambda: not listens(ros, node), "shutdown unsubscribes")
+        until(lambda: not listens(node), "shutdown unsubscribes")
         until(lambda: changes.messages and changes.messages[-1].goal_state.label == "finalized", "it says so")
 
 
 @pytest.mark.parametrize("start", ["unconfigured", "inactive", "active"])
-def test_it_shuts_down_from_every_state(ros: Ros, folder: Path, tmp_path: Path, start: str):
+def test_it_shuts_down_from_every_state(folder: Path, tmp_path: Path, start: str):
     record = tmp_path / "record"
-    with running(ros, folder, settings={"record": str(record)}, parameters={"autostart": False}) as node:
-        until(lambda: node.state() == "unconfigured", "the node is there")
+    with running(folder, settings={"record": str(record)}, parameters={"autostart": False}) as node:
+        node.wait_until("unconfigured")
         for transition in {"unconfigured": [], "inactive": ["configure"], "active": ["configure", "activate"]}[start]:
             assert node.change(transition)
         assert node.change("shutdown")
@@ -85,12 +85,12 @@ def test_it_shuts_down_from_every_state(ros: Ros, folder: Path, tmp_path: Path, 
         assert not node.change("configure"), "what is shut down stays so"
 
 
-def test_a_failed_configure_leaves_a_node_that_can_be_configured(ros: Ros, folder: Path, tmp_path: Path):
+def test_a_failed_configure_leaves_a_node_that_can_be_configured(folder: Path, tmp_path: Path):
     gate = tmp_path / "gate"
     gate.touch()
     settings = {"unless_gone": str(gate)}
-    with running(ros, folder, backend="stub_no_load", settings=settings, parameters={"autostart": False}) as node:
-        until(lambda: node.state() == "unconfigured", "the node is there")
+    with running(folder, backend="stub_no_load", settings=settings, parameters={"autostart": False}) as node:
+        node.wait_until("unconfigured")
         assert not node.change("configure")
         assert node.state() == "unconfigured"
         assert f"the stub is not to be had; remove {gate}" in node.log
@@ -114,39 +114,38 @@ def test_a_failed_configure_leaves_a_node_that_can_be_configured(ros: Ros, folde
     ],
     ids=["backend", "setting", "task", "json"],
 )
-def test_a_wrong_parameter_fails_configure_with_its_name(ros: Ros, folder: Path, how: dict, words: str):
-    with running(ros, folder, **{"parameters": {"autostart": False}, **how}) as node:
-        until(lambda: node.state() == "unconfigured", "the node is there")
+def test_a_wrong_parameter_fails_configure_with_its_name(folder: Path, how: dict, words: str):
+    with running(folder, **{"parameters": {"autostart": False}, **how}) as node:
+        node.wait_until("unconfigured")
         assert not node.change("configure")
         assert node.state() == "unconfigured"
         assert words in node.log and "Traceback" not in node.log
 
 
-def test_autostart_comes_up_alone_and_lives_on_where_it_cannot(ros: Ros, folder: Path, tmp_path: Path):
+def test_autostart_comes_up_alone_and_lives_on_where_it_cannot(folder: Path, tmp_path: Path):
     gate = tmp_path / "gate"
     gate.touch()
-    node = NodeProcess(ros, folder, backend="stub_no_load", settings={"unless_gone": str(gate)})
+    node = NodeProcess(folder, backend="stub_no_load", settings={"unless_gone": str(gate)})
     try:
         until(lambda: "the stub is not to be had" in node.log, "it says what is wrong")
-        until(lambda: node.state() == "unconfigured", "and goes on")
+        node.wait_until("unconfigured")
         gate.unlink()
         assert node.change("configure") and node.change("activate")
         node.stop()
     finally:
-        node.kill()
-        node.forget()
+        node.end()
 
 
-def test_the_backend_and_its_licence_are_printed_at_start(ros: Ros, folder: Path):
-    with running(ros, folder) as node:
+def test_the_backend_and_its_licence_are_printed_at_start(folder: Path):
+    with running(folder) as node:
         line = next(line for line in node.log.splitlines() if "stub_sleep" in line)
         assert "public domain" in line
 
 
-def test_nothing_is_published_after_a_deactivation_in_the_middle(ros: Ros, folder: Path, tmp_path: Path):
+def test_nothing_is_published_after_a_deactivation_in_the_middle(folder: Path, tmp_path: Path):
     record = tmp_path / "record"
-    settings = {"seconds": 1.0, "record": str(record)}
-    with running(ros, folder, backend="stub_stubborn", settings=settings) as node:
+    settings = {"seconds": 0.6, "record": str(record)}
+    with running(folder, backend="stub_stubborn", settings=settings) as node:
         found = node.answers()
         until(lambda: events(record).count("asked") == events(record).count("answered"), "all is answered")
         asked = events(record).count("asked")
@@ -154,9 +153,9 @@ def test_nothing_is_published_after_a_deactivation_in_the_middle(ros: Ros, folde
         until(lambda: events(record).count("asked") > asked, "the picture is being looked at")
         begun = time.monotonic()
         assert node.change("deactivate")
-        assert time.monotonic() - begun < 0.9, "deactivation does not wait for the model"
+        assert time.monotonic() - begun < 0.5, "deactivation does not wait for the model"
         count = len(found.messages)
-        until(lambda: events(record).count("answered") > asked, "the model has come to its end")
+        until(lambda: events(record)[-1] == "stopped", "the model has come to its end")
         # Two calls there and back: what was published before them would have come by then.
         assert [node.state(), node.state()] == ["inactive", "inactive"]
         assert len(found.messages) == count
@@ -166,10 +165,10 @@ def test_nothing_is_published_after_a_deactivation_in_the_middle(ros: Ros, folde
         assert node.see(found, picture(10)).detections, "and it looks again"
 
 
-def test_cleanup_in_the_middle_frees_the_model_once_it_comes_back(ros: Ros, folder: Path, tmp_path: Path):
+def test_cleanup_in_the_middle_frees_the_model_once_it_comes_back(folder: Path, tmp_path: Path):
     record = tmp_path / "record"
-    settings = {"seconds": 1.0, "record": str(record)}
-    with running(ros, folder, backend="stub_stubborn", settings=settings) as node:
+    settings = {"seconds": 0.6, "record": str(record)}
+    with running(folder, backend="stub_stubborn", settings=settings) as node:
         node.publisher("image", Image).publish(picture(1))
         until(lambda: "asked" in events(record), "the picture is being looked at")
         assert node.change("deactivate") and node.change("cleanup")
@@ -178,8 +177,8 @@ def test_cleanup_in_the_middle_frees_the_model_once_it_comes_back(ros: Ros, fold
         assert node.see(node.answers(), picture(2)).detections
 
 
-def test_twenty_activations_leave_nothing_behind(ros: Ros, folder: Path):
-    with running(ros, folder) as node:
+def test_twenty_activations_leave_nothing_behind(folder: Path):
+    with running(folder) as node:
         found = node.answers()
 
         def around() -> tuple[int, int]:
@@ -202,48 +201,47 @@ def test_twenty_activations_leave_nothing_behind(ros: Ros, folder: Path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_ends_it_within_two_seconds_whatever_it_does(ros: Ros, folder: Path, tmp_path: Path, how):
+def test_a_signal_ends_it_within_two_seconds_whatever_it_does(folder: Path, tmp_path: Path, how):
     stubborn = {"backend": "stub_stubborn", "settings": {"seconds": 5.0, "record": str(tmp_path / "record")}}
-    loading = {"backend": "stub_slow_load", "settings": {"load_seconds": 10.0}}
+    loading = {"backend": "stub_slow_load", "settings": {"load_seconds": 30.0, "record": str(tmp_path / "loading")}}
     waiting = {"parameters": {"autostart": False}}
     with ExitStack() as stack:
         nodes = []
         for options in ({}, stubborn, loading, waiting):
-            node = NodeProcess(ros, folder, **options)
-            stack.callback(node.forget)
-            stack.callback(node.kill)
+            node = NodeProcess(folder, **options)
+            stack.callback(node.end)
             nodes.append(node)
-        idle, busy, loads, unconfigured = nodes
+        idle, busy, _loading, unconfigured = nodes
         idle.wait_until("active")
+        unconfigured.wait_until("unconfigured")
+        until(lambda: "made" in events(tmp_path / "loading"), "the third loads its model")
         busy.wait_until("active")
         busy.publisher("image", Image).publish(picture(1))
         until(lambda: "asked" in events(tmp_path / "record"), "the model is at work")
-        until(lambda: unconfigured.state() == "unconfigured", "the fourth is there")
-        until(lambda: "stub_slow_load" in loads.log, "the third is loading")
         for node in nodes:
             node.stop(how)
             assert "Traceback" not in node.log, node.log
-    assert "answered" not in events(tmp_path / "record"), "it did not wait for the model"
+    assert events(tmp_path / "record") == ["made", "asked"], "it did not wait for the model"
 
 
-def test_a_second_signal_does_no_harm(ros: Ros, folder: Path, tmp_path: Path):
+def test_a_second_signal_does_no_harm(folder: Path, tmp_path: Path):
     settings = {"seconds": 5.0, "record": str(tmp_path / "record")}
-    with running(ros, folder, backend="stub_stubborn", settings=settings) as node:
+    with running(folder, backend="stub_stubborn", settings=settings) as node:
         node.publisher("image", Image).publish(picture(1))
         until(lambda: "asked" in events(tmp_path / "record"), "the model is at work")
         node.process.send_signal(signal.SIGINT)
         node.stop(signal.SIGINT)
 
 
-def test_the_topics_have_the_qos_that_robots_expect(ros: Ros, folder: Path):
+def test_the_topics_have_the_qos_that_robots_expect(folder: Path):
     reliable = {"parameters": {"image_reliability": "reliable", "image_transport": "raw"}}
-    with running(ros, folder) as node, running(ros, folder, **reliable) as other:
+    with running(folder) as node, running(folder, **reliable) as other:
 
         def subscriptions(node: NodeProcess, topic: str) -> list:
-            return [info.qos_profile for info in ros.node.get_subscriptions_info_by_topic(node.topic(topic))]
+            return [info.qos_profile for info in node.ros.node.get_subscriptions_info_by_topic(node.topic(topic))]
 
         def publishers(topic: str) -> list:
-            return [info.qos_profile for info in ros.node.get_publishers_info_by_topic(node.topic(topic))]
+            return [info.qos_profile for info in node.ros.node.get_publishers_info_by_topic(node.topic(topic))]
 
         [image] = until(lambda: subscriptions(node, "image"), "it listens")
         assert image.reliability == ReliabilityPolicy.BEST_EFFORT
@@ -258,6 +256,6 @@ def test_the_topics_have_the_qos_that_robots_expect(ros: Ros, folder: Path):
         for topic in ("label_info", "vision_info"):
             [info] = publishers(topic)
             assert info.durability == LATCHED.durability and info.reliability == ReliabilityPolicy.RELIABLE
-        kinds = dict(ros.node.get_topic_names_and_types())
+        kinds = dict(node.ros.node.get_topic_names_and_types())
         assert kinds[node.topic("detections")] == [f"vision_msgs/msg/{Detection2DArray.__name__}"]
         assert kinds[node.topic("image/compressed")] == [f"sensor_msgs/msg/{CompressedImage.__name__}"]

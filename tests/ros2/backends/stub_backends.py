@@ -212,8 +212,8 @@ class SlowLoadBackend(SleepBackend):
     )
 
     def __init__(self, *, load_seconds: float = 10.0, **settings: Any) -> None:
-        time.sleep(load_seconds)
         super().__init__(**settings)
+        time.sleep(load_seconds)
 
 
 class NoLoadBackend(SleepBackend):

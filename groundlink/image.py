@@ -279,7 +279,7 @@ def to_rgb(image: Image.Image, name: str) -> Pixels:
         image = Image.alpha_composite(white, image)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    return np.array(image)
+    return np.asarray(image)  # which has memory of its own already
 
 
 def printable(name: str) -> str:

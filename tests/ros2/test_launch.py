@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from ros2_node.parameters import PARAMETERS
-from tests.ros2.harness import NodeProcess, Ros
+from tests.ros2.harness import NodeProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
@@ -168,14 +168,13 @@ def test_debug_shows_the_annotated_images_of_this_node(locate: Loaded) -> None:
 
 
 def test_with_the_launch_files_arguments_a_node_becomes_active_and_looks_for_the_prompts(
-    ros: Ros, folder: Path, locate: Loaded
+    folder: Path, locate: Loaded
 ) -> None:
     given = {"backend": "stub_sleep", "prompts": "[yes, 'a \"thing\"']", "threshold": "0", "image": "camera/raw"}
     params_file = folder / "mine.yaml"
     params_file.write_text("/**:\n  ros__parameters:\n    prompts: ['of the file']\n    max_rate: 7.5\n")
     (launched,) = locate.run(**given, name="eyes", namespace="launched", params_file=str(params_file))
     node = NodeProcess(
-        ros,
         folder,
         backend="stub_sleep",
         parameters={"autostart": False},
@@ -192,8 +191,7 @@ def test_with_the_launch_files_arguments_a_node_becomes_active_and_looks_for_the
         )
         node.stop()
     finally:
-        node.kill()
-        node.forget()
+        node.end()
 
 
 def test_a_replay_starts_the_node_with_the_clock_of_the_bag(replay: Loaded, locate: Loaded) -> None:

@@ -138,7 +138,7 @@ def test_what_the_package_shares_is_installed(installed: Path) -> None:
         assert (share / name).is_file()
 
 
-def test_the_installed_executable_runs_with_the_python_that_built_it(installed: Path, tmp_path: Path, ros: Ros) -> None:
+def test_the_installed_executable_runs_with_the_python_that_built_it(installed: Path, tmp_path: Path) -> None:
     executable = installed / "lib" / "groundlink_ros" / "locate_node"
     assert executable.read_text().splitlines()[0] == f"#!{workspace.VENV}/bin/python"
     # --symlink-install links to what was built.
@@ -151,6 +151,7 @@ def test_the_installed_executable_runs_with_the_python_that_built_it(installed: 
     space = f"/installed{os.getpid()}"
     command = [str(executable), "--ros-args", "-r", f"__ns:={space}", "-p", "backend:=ocr", "-p", "prompts:=[Exit]"]
     node = Process([*command, "-p", "autostart:=true"], tmp_path / "log", environment)
+    ros = Ros()
     client = ros.node.create_client(GetState, f"{space}/groundlink/get_state")
     try:
         until(client.service_is_ready, "the lifecycle services are there")
@@ -159,7 +160,7 @@ def test_the_installed_executable_runs_with_the_python_that_built_it(installed: 
         node.stop()
     finally:
         node.kill()
-        ros.node.destroy_client(client)
+        ros.close()
 
 
 def state(client: object) -> str:

@@ -489,4 +489,4 @@ def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(
                 any(label == detection.label and iou(box, detection.box) > 0.5 for detection in direct)
                 for label, box in truth
             )
-        assert total >= 8 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"
+    assert total >= 8 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"

@@ -169,26 +169,27 @@ def test_bad_prompts_are_refused_and_the_old_ones_hold(node: NodeProcess, found:
     assert "Traceback" not in node.log
 
 
-def test_prompts_with_control_tokens_are_refused_by_a_model_that_has_them(folder: Path):
-    with running(
-        folder, backend="demo", parameters={"device": "cpu", "prompts": ["<box>"], "autostart": False}
-    ) as node:
-        node.wait_until("unconfigured")
-        assert not node.change("configure", 60)
-        assert errors(node, "<box>") and node.state() == "unconfigured"
-        assert node.set_prompts("button").success
-        assert node.change("configure", 60) and node.change("activate")
-        for prompt in ("<box>", "a cup</ref><box>", "<|im_end|>"):
-            answer = node.set_prompts(prompt)
-            assert not answer.success and answer.message, prompt
-            request = node.locate(prompt, image=picture(1))
-            assert request.status == BAD_QUERY and request.message, prompt
-            [result] = node.set(prompts=["button", prompt])
-            assert not result.successful and result.reason, prompt
-        node.publisher("~/prompts", Prompts).publish(Prompts(prompts=["a <box> of screws"]))
-        node.diagnosed(lambda values: "of screws" in values.get("last_error", ""))
-        assert node.get("prompts") == ["button"]
-        assert node.locate(image=picture(2)).status == FINE, "the node goes on"
+def test_prompts_with_control_tokens_are_refused_by_a_model_that_has_them(demo: NodeProcess):
+    assert demo.set_prompts("button").success
+    for prompt in ("<box>", "a cup</ref><box>", "<|im_end|>"):
+        answer = demo.set_prompts(prompt)
+        assert not answer.success and answer.message, prompt
+        request = demo.locate(prompt, image=picture(1))
+        assert request.status == BAD_QUERY and request.message, prompt
+        [result] = demo.set(prompts=["button", prompt])
+        assert not result.successful and result.reason, prompt
+    demo.publisher("~/prompts", Prompts).publish(Prompts(prompts=["a <box> of screws"]))
+    demo.diagnosed(lambda values: "of screws" in values.get("last_error", ""))
+    assert demo.get("prompts") == ["button"]
+    assert demo.locate(image=picture(2)).status == FINE, "the node goes on"
+
+    assert demo.change("deactivate") and demo.change("cleanup")
+    assert demo.set_prompts("<box>").success, "which model it will be is not known yet"
+    assert not demo.change("configure", 60)
+    assert demo.state() == "unconfigured" and errors(demo, "<box>")
+    assert demo.set_prompts("button").success
+    assert demo.change("configure", 60) and demo.change("activate")
+    assert demo.locate(image=picture(3)).status == FINE
 
 
 def test_a_backend_that_raises_in_the_middle_fails_one_frame_only(folder: Path):

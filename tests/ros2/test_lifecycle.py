@@ -89,17 +89,21 @@ def test_each_transition_does_what_it_is_for(folder: Path, tmp_path: Path):
         until(lambda: changes.messages and changes.messages[-1].goal_state.label == "finalized", "it says so")
 
 
-@pytest.mark.parametrize("start", ["unconfigured", "inactive", "active"])
-def test_it_shuts_down_from_every_state(folder: Path, tmp_path: Path, start: str):
-    record = tmp_path / "record"
-    with running(folder, settings={"record": str(record)}, parameters={"autostart": False}) as node:
-        node.wait_until("unconfigured")
-        for transition in {"unconfigured": [], "inactive": ["configure"], "active": ["configure", "activate"]}[start]:
-            assert node.change(transition)
-        assert node.change("shutdown")
-        assert node.state() == "finalized"
-        assert events(record) == ([] if start == "unconfigured" else ["made", "closed"])
-        assert not node.change("configure"), "what is shut down stays so"
+def test_it_shuts_down_from_every_state(folder: Path, tmp_path: Path):
+    ways = {"unconfigured": [], "inactive": ["configure"], "active": ["configure", "activate"]}
+    with ExitStack() as stack:
+        nodes = {}
+        for start in ways:  # all at once: starting takes longer than the rest
+            how = {"settings": {"record": str(tmp_path / start)}, "parameters": {"autostart": False}}
+            nodes[start] = stack.enter_context(running(folder, **how))
+        for start, node in nodes.items():
+            node.wait_until("unconfigured")
+            assert all(node.change(transition) for transition in ways[start])
+            assert node.state() == start
+            assert node.change("shutdown")
+            assert node.state() == "finalized"
+            assert events(tmp_path / start) == ([] if start == "unconfigured" else ["made", "closed"])
+            assert not node.change("configure"), "what is shut down stays so"
 
 
 def test_a_failed_configure_leaves_a_node_that_can_be_configured(folder: Path, tmp_path: Path):
@@ -121,22 +125,23 @@ def test_a_failed_configure_leaves_a_node_that_can_be_configured(folder: Path, t
         assert node.see(node.answers(), picture(6)).detections
 
 
-@pytest.mark.parametrize(
-    "how, words",
-    [
-        ({"backend": "no_such"}, "no_such"),
-        ({"settings": {"no_such_setting": 1}}, "no_such_setting"),
-        ({"parameters": {"task": "layout", "autostart": False}}, "layout"),
-        ({"parameters": {"settings": "{not json", "autostart": False}}, "not json"),
-    ],
-    ids=["backend", "setting", "task", "json"],
-)
-def test_a_wrong_parameter_fails_configure_with_its_name(folder: Path, how: dict, words: str):
-    with running(folder, **{"parameters": {"autostart": False}, **how}) as node:
-        node.wait_until("unconfigured")
-        assert not node.change("configure")
-        assert node.state() == "unconfigured"
-        assert words in node.log and "Traceback" not in node.log
+def test_a_wrong_parameter_fails_configure_with_its_name(folder: Path):
+    wrong = {
+        "no_such_backend": {"backend": "no_such_backend"},
+        "no_such_setting": {"settings": {"no_such_setting": 1}},
+        "layout": {"parameters": {"task": "layout"}},
+        "not json": {"parameters": {"settings": "{not json"}},
+    }
+    with ExitStack() as stack:
+        nodes = {}
+        for words, how in wrong.items():
+            parameters = {**how.get("parameters", {}), "autostart": False}
+            nodes[words] = stack.enter_context(running(folder, **{**how, "parameters": parameters}))
+        for words, node in nodes.items():
+            node.wait_until("unconfigured")
+            assert not node.change("configure"), words
+            assert node.state() == "unconfigured"
+            assert words in node.log and "Traceback" not in node.log
 
 
 def test_autostart_comes_up_alone_and_lives_on_where_it_cannot(folder: Path, tmp_path: Path):

@@ -86,7 +86,7 @@ def test_each_answer_carries_the_stamp_of_the_frame_that_was_looked_at(folder: P
         found = node.watch("detections", Detection2DArray)
         with filming(node, folder, "--frame-id", "left_eye") as camera:
             camera.stream(30)
-            until(lambda: len(found.messages) >= 15, "fifteen answers")
+            until(lambda: len(found.messages) >= 10, "ten answers")
             camera.pause()
             last = max(camera.sent, key=lambda stamp: camera.sent[stamp])
             found.wait_for(lambda answer: stamp_of(answer) == last)
@@ -197,18 +197,18 @@ def test_compressed_images_are_taken_like_raw_ones(folder: Path):
             assert int(count) <= len(camera.sent), "none is counted twice"
 
 
-def test_a_frame_that_comes_raw_and_compressed_is_looked_at_once(folder: Path):
-    with running(folder) as node:
-        found = node.answers()
-        compressed = node.publisher("image/compressed", CompressedImage)
-        file = io.BytesIO()
-        Picture.fromarray(paint(21, 160, 120)).save(file, "PNG")
-        for number in range(21, 26):
-            twin = CompressedImage(header=picture(number).header, format="png", data=file.getvalue())
-            compressed.publish(twin)
-            node.see(found, picture(number))
-        stamps = [stamp_of(answer) for answer in found.messages]
-        assert all(stamps.count(stamp_of(picture(number))) == 1 for number in range(22, 26))
+def test_a_frame_that_comes_raw_and_compressed_is_looked_at_once(node: NodeProcess, found: Inbox):
+    node.diagnosed(lambda values: values["level"] == "1")  # no image for a while, so it listens to both again
+    compressed = node.publisher("image/compressed", CompressedImage)
+    file = io.BytesIO()
+    Picture.fromarray(paint(21, 160, 120)).save(file, "PNG")
+    node.see(found, picture(20))
+    for number in range(21, 26):
+        compressed.publish(CompressedImage(header=picture(number).header, format="png", data=file.getvalue()))
+        node.see(found, picture(number))
+        node.state()
+    stamps = [stamp_of(answer) for answer in found.messages]
+    assert [stamps.count(stamp_of(picture(number))) for number in range(21, 26)] == [1] * 5
 
 
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
@@ -343,6 +343,20 @@ def test_the_rate_is_held(node: NodeProcess, found: Inbox, folder: Path):
     node.set(max_rate=0.0)
 
 
+def test_diagnostics_come_once_a_second_and_name_a_silent_camera(node: NodeProcess):
+    inbox = node.ros.diagnostics
+    start = len(inbox.messages)
+
+    def ours() -> list[DiagnosticArray]:
+        return [message for message in inbox.messages[start:] if node.values_of(message)]
+
+    until(lambda: len(ours()) >= 3, "three of them")
+    stamps = [message.header.stamp.sec + message.header.stamp.nanosec / 1e9 for message in ours()]
+    assert all(0.7 < after - before < 1.5 for before, after in pairwise(stamps))
+    told = node.diagnosed(lambda values: values["level"] == "1")
+    assert node.topic("image") in told["message"], "no image for a while is a warning"
+
+
 def test_parameters_are_described_bounded_and_read_only_where_they_must_be(node: NodeProcess):
     names = ["backend", "model", "device", "settings", "task", "image_reliability", "image_transport", "autostart"]
     names += ["prompts", "threshold", "max_rate", "deadline", "request_timeout", "enabled"]
@@ -359,20 +373,6 @@ def test_parameters_are_described_bounded_and_read_only_where_they_must_be(node:
         assert node.get(name) == before
     [result] = node.set(threshold=1)
     assert result.successful and node.get("threshold") == 1.0, "a whole number is a number"
-
-
-def test_diagnostics_come_once_a_second_and_name_a_silent_camera(node: NodeProcess):
-    inbox = node.ros.diagnostics
-    start = len(inbox.messages)
-
-    def ours() -> list[DiagnosticArray]:
-        return [message for message in inbox.messages[start:] if node.values_of(message)]
-
-    until(lambda: len(ours()) >= 4, "four of them")
-    stamps = [message.header.stamp.sec + message.header.stamp.nanosec / 1e9 for message in ours()]
-    assert all(0.7 < after - before < 1.5 for before, after in pairwise(stamps))
-    told = node.diagnosed(lambda values: values["level"] == "1")
-    assert node.topic("image") in told["message"], "no image for a while is a warning"
 
 
 # What is drawn
@@ -465,22 +465,18 @@ def test_the_embedded_default_finds_a_text(folder: Path):
                 assert 0.5 < detection.results[0].hypothesis.score <= 1
 
 
-def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(folder: Path):
-    asked = []
-    for number in range(4):
+def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(
+    demo: NodeProcess, demo_locator: groundlink.Locator
+):
+    found = demo.watch("detections", Detection2DArray)
+    hits = total = 0
+    for number in range(8):
         scene, questions = draw("held-out", number)
-        asked += [(scene, question) for question in questions if question.task == "detect"]
-    with (
-        groundlink.load("demo", device="cpu") as locator,
-        running(folder, backend="demo", parameters={"device": "cpu", "prompts": list(asked[0][1].phrases)}) as node,
-    ):
-        found = node.watch("detections", Detection2DArray)
-        hits = total = 0
-        for number, (scene, question) in enumerate(asked, start=1):
-            image = np.asarray(scene.image.convert("RGB"))
-            direct = locator.locate(image, groundlink.detect(*question.phrases))
-            assert node.set_prompts(*question.phrases).success
-            answer = node.see(found, as_message(image, number))
+        image = np.asarray(scene.image.convert("RGB"))
+        for question in (question for question in questions if question.task == "detect"):
+            direct = demo_locator.locate(image, groundlink.detect(*question.phrases))
+            assert demo.set_prompts(*question.phrases).success
+            answer = demo.see(found, as_message(image, 1 + total))
             assert words_of(answer) == [detection.label for detection in direct]
             for message, detection in zip(answer.detections, direct):
                 box, (x1, y1, x2, y2) = message.bbox, detection.box
@@ -493,4 +489,4 @@ def test_the_demo_model_finds_what_is_drawn_and_answers_as_without_ros(folder: P
                 any(label == detection.label and iou(box, detection.box) > 0.5 for detection in direct)
                 for label, box in truth
             )
-        assert total >= 5 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"
+    assert total >= 8 and hits / total > 0.6, f"{hits} of {total} things that are drawn were found"

@@ -20,12 +20,18 @@ from groundlink.image import OpenedImage
 from groundlink.query import Query, Task
 
 if TYPE_CHECKING:
+    from groundlink.backends.ocr.hints import Hint, Reading
     from groundlink.backends.ocr.matching import Match, PageIndex
     from groundlink.backends.ocr.phrases import Wanted
+    from groundlink.image import Pixels
 
 CACHE_BYTES = 64 * 2**20
 WORTH_NAMING = 0.3
 """Candidates below this score are noise, and not named where nothing was found."""
+LITERAL = 0.95
+"""A phrase that reads so much like a text is its name, also where its words could be hints."""
+HINTED = 0.1
+"""Matches whose scores differ by no more are among those that a hint chooses from."""
 MAX_NAMED = 60
 """Characters of a line that is named as a candidate; of a longer one, its words that are like the name."""
 
@@ -83,7 +89,7 @@ class OcrBackend:
             count = len(index.page.lines)
             outcome = Outcome(reason=f"read {count} line{'' if count == 1 else 's'} of text")
         else:
-            matches, outcome = _answer(index, query.task, query.phrases[0], context.threshold)
+            matches, outcome = _answer(index, image, query.task, query.phrases[0], context.threshold)
             for match in matches:
                 x1, y1, x2, y2 = match.box
                 as_point = query.task == "point"
@@ -119,12 +125,38 @@ class OcrBackend:
         return index, dict(index.page.timings_ms)
 
 
-def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) -> tuple[Sequence[Match], Outcome]:
-    from groundlink.backends.ocr.matching import EQUALLY_GOOD, THRESHOLD
+def _answer(
+    index: PageIndex, image: OpenedImage, task: Task, phrase: str, threshold: float | None
+) -> tuple[Sequence[Match], Outcome]:
+    """Answer a phrase: as a name first, then with some of its words taken for hints."""
+    from groundlink.backends.ocr.hints import readings
+    from groundlink.backends.ocr.matching import THRESHOLD
     from groundlink.backends.ocr.phrases import understand
 
-    wanted = understand(phrase)
     enough = THRESHOLD if threshold is None else threshold
+    wanted = understand(phrase)
+    plain, outcome = _by_name(index, task, wanted, enough)
+    options = readings(phrase)
+    # A button may really read "Last name"; then no word of it is a hint.
+    if not options or (plain and not wanted.unused and max(match.score for match in plain) >= LITERAL):
+        return plain, outcome
+    refusals = []
+    for reading in options:
+        settled = _by_hints(index, image.pixels, task, reading, enough)
+        if isinstance(settled, str):
+            refusals += [settled] if settled else []
+        else:
+            return settled
+    if plain and not (wanted.unused and refusals):
+        return plain, outcome
+    if refusals:
+        return (), Outcome("not_found", refusals[0])
+    return (), outcome
+
+
+def _by_name(index: PageIndex, task: Task, wanted: Wanted, enough: float) -> tuple[Sequence[Match], Outcome]:
+    from groundlink.backends.ocr.matching import EQUALLY_GOOD
+
     closest: list[Match] = []
     for name in wanted.names:
         candidates = index.find(name, passages=task == "text")
@@ -132,9 +164,7 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
         if good:
             if task == "ground":
                 return _by_reading(good), Outcome(reason=_told(name, wanted, len(good)))
-            equal = [match for match in good if match.score >= good[0].score - EQUALLY_GOOD]
-            # "Delete account" and "Delete account..." are two names where both are there.
-            equal = [match for match in equal if _literal(match.text) == _literal(name)] or equal
+            equal = _equal(name, good, EQUALLY_GOOD)
             if len(equal) == 1:
                 return equal, Outcome(reason=_told(name, wanted, 1))
             reason = f'{len(equal)} places read "{name}" equally well, and nothing in the phrase settles between them'
@@ -143,6 +173,65 @@ def _answer(index: PageIndex, task: Task, phrase: str, threshold: float | None) 
     if wanted.picture:
         closest += index.find(wanted.picture)
     return (), Outcome("not_found", _missed(wanted, closest, bool(index.page.lines)))
+
+
+def _by_hints(
+    index: PageIndex, pixels: Pixels, task: Task, reading: Reading, enough: float
+) -> tuple[Sequence[Match], Outcome] | str:
+    """Answer one reading of a phrase, or say why its hints leave nothing; say nothing where its name is not there."""
+    from groundlink.backends.ocr.hints import Between, Relation
+    from groundlink.backends.ocr.matching import Match
+    from groundlink.backends.ocr.phrases import is_field, is_role, understand
+    from groundlink.backends.ocr.places import Contradicted, Scene, field_near, settle, texts
+
+    def find(words: str) -> Sequence[Match]:
+        for name in understand(words).names:
+            good = [match for match in index.find(name) if match.score >= enough]
+            if good:
+                return _equal(name, good, HINTED)
+        return ()
+
+    scene = Scene(index.page, pixels, find)
+    name, candidates = reading.words, list[Match]()
+    if is_role(reading.words):
+        if not any(isinstance(hint, (Relation, Between)) for hint in reading.hints):
+            return ""  # "the second button": what is a button cannot be seen here
+        field = field_near(reading.hints, scene) if is_field(reading.words) else None
+        if field is not None:
+            return [field], Outcome(reason=f"the frame of a field, {_in_words(reading.hints)}")
+        candidates = texts(scene)
+    else:
+        for name in understand(reading.words).names:
+            good = [match for match in index.find(name, passages=task == "text") if match.score >= enough]
+            if good:
+                candidates = _equal(name, good, HINTED)
+                break
+    if not candidates:
+        return ""
+    try:
+        left, told = settle(candidates, reading.hints, scene)
+    except Contradicted as error:
+        count = len(candidates)
+        return f'{count} place{" reads" if count == 1 else "s read"} "{name}", but {error}'
+    if len(left) == 1 or task == "ground":
+        return _by_reading(left), Outcome(reason=f'"{left[0].text}", {told}' if told else f'one place reads "{name}"')
+    reason = f'{len(left)} places read "{name}" and are {told or "equally good"}; nothing more settles between them'
+    return _by_reading(left), Outcome("ambiguous", reason)
+
+
+def _equal(name: str, good: Sequence[Match], within: float) -> list[Match]:
+    """Return the best matches, within so much of the best score."""
+    best = max(match.score for match in good)
+    equal = [match for match in good if match.score >= best - within]
+    # "Delete account" and "Delete account..." are two names where both are there.
+    return [match for match in equal if _literal(match.text) == _literal(name)] or equal
+
+
+def _in_words(hints: Sequence[Hint]) -> str:
+    """The hints of a field that was seen: what it is near."""
+    from groundlink.backends.ocr.hints import Relation
+
+    return ", ".join(f'{hint.near} "{hint.anchor}"' for hint in hints if isinstance(hint, Relation))
 
 
 def _literal(text: str) -> str:

@@ -116,6 +116,22 @@ def understand(phrase: str) -> Wanted:
     return Wanted(_with_unmarked(names), colored=_COLORED.search(phrase) is not None)
 
 
+_NOTHING = re.compile(r"^(?:(?:the )?(?:one|thing|element|it|that|what is|whatever is)?)$", re.IGNORECASE)
+_FIELD = re.compile(
+    r"\b(?:field|box|input|text ?box|text ?field|text ?area|combo ?box|drop-?down|select|entry|area)s?$", re.IGNORECASE
+)
+
+
+def is_role(words: str) -> bool:
+    """Whether words name a kind of element and no element: "the field", "the one", or nothing."""
+    return bool(_NOTHING.match(words) or (_ONLY_ROLES.match(words) and '"' not in words))
+
+
+def is_field(words: str) -> bool:
+    """Whether words name something that one writes into or chooses from."""
+    return _FIELD.search(words) is not None
+
+
 def _with_unmarked(names: list[str]) -> tuple[str, ...]:
     """Add each name without the symbols before it, which a page often draws as an icon: "☰ Menu", "+ New"."""
     bare = [name.lstrip(name[: _leading_marks(name)] + " ") for name in names]

@@ -186,7 +186,8 @@ def _by_hints(
 
     def find(words: str) -> Sequence[Match]:
         for name in understand(words).names:
-            good = [match for match in index.find(name) if match.score >= enough]
+            # What something is next to may be in the middle of a text.
+            good = [match for match in index.find(name, passages=True) if match.score >= enough]
             if good:
                 return _equal(name, good, HINTED)
         return ()

@@ -137,6 +137,10 @@ _ADVERB = (
 _PREFIX_ORDINAL = re.compile(rf"^{_THE}(?P<ordinal>{_ORDINAL})(?: one)? (?P<rest>.+)$", re.IGNORECASE)
 _PREFIX_SIDE = re.compile(rf"^{_THE}(?P<side>{'|'.join(_EXTREMES)}|{_CORNER}) (?P<rest>.+)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<rest>.+?)(?:,)? (?:number |no\. ?|nr\. ?|#)(?P<number>[1-9]\d?)$", re.IGNORECASE)
+_LAST_ORDINAL = re.compile(
+    rf"^(?P<rest>.+?), {_THE}(?P<ordinal>{_ORDINAL})(?: one)?(?: (?:from|on) the (?P<side>left|right|top|bottom))?$",
+    re.IGNORECASE,
+)
 _FROM_SIDE = re.compile(
     r"^(?P<rest>.+?),? (?:counted )?(?:from|on|starting (?:from|at|on)) the (?P<side>left|right|top|bottom)$",
     re.IGNORECASE,
@@ -171,7 +175,8 @@ _SUFFIX_COLUMN = re.compile(
 )
 _SUFFIX_UNDER = re.compile(
     rf"^(?P<rest>.*?),? (?:in|under|below|beneath|inside|within|from|of|on) {_THE}"
-    rf"(?:heading|headline|title|caption|{_PANEL})(?: (?:titled|called|named|labell?ed|headed|that says|that reads|with the (?:title|heading)))? (?P<heading>.+)$",
+    rf"(?:heading|headline|title|caption|{_PANEL})"
+    rf"(?: (?:titled|called|named|labell?ed|headed|that says|that reads|with the (?:title|heading)))? (?P<heading>.+)$",
     re.IGNORECASE,
 )
 _SUFFIX_PANEL = re.compile(
@@ -227,6 +232,9 @@ def _hints(words: str) -> Iterator[tuple[str, Hint]]:
         yield match["rest"], Not(_excluded(match["other"]))
     if match := _SUFFIX_BETWEEN.match(words):
         yield match["rest"], Between(_bare(match["first"]), _bare(match["second"]))
+    if match := _LAST_ORDINAL.match(words):
+        named = match["side"]
+        yield match["rest"], Ordinal(_NUMBERS[match["ordinal"].lower()], _SIDES[named.lower()] if named else None)
     if match := _FROM_SIDE.match(words):
         side = _SIDES[match["side"].lower()]
         if inner := _PREFIX_ORDINAL.match(match["rest"]):

@@ -313,7 +313,7 @@ def _frame(near: str, anchor: Box, pixels: Pixels) -> Box | None:
     """The rectangle of one colour that begins beside an anchor."""
     height = _height(anchor)
     y = _centre(anchor)[1]
-    steps = [0.9 + 0.35 * step for step in range(8)]
+    steps = [0.4 + 0.35 * step for step in range(9)]
     if near == "below":
         points = [(anchor[0] + 0.7 * height, anchor[3] + step * height) for step in steps]
     elif near == "above":
@@ -330,7 +330,7 @@ def _frame(near: str, anchor: Box, pixels: Pixels) -> Box | None:
         if box is None:
             continue
         tall, wide = _height(box) / height, (box[2] - box[0]) / height
-        if 1.2 <= tall <= 5 and wide >= 4 and not _within(anchor, box) and wide * height < 0.95 * pixels.shape[1]:
+        if 0.9 <= tall <= 5 and wide >= 3 and not _within(anchor, box) and wide * height < 0.95 * pixels.shape[1]:
             return box
     return None
 

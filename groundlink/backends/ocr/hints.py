@@ -25,9 +25,10 @@ class Ordinal:
 
 @dataclass(frozen=True)
 class Place:
-    """In these parts of the picture."""
+    """In these parts of the picture; in a `zone` such as a header or a sidebar, which has its place at the edge."""
 
     sides: frozenset[Side]
+    zone: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _hints(words: str) -> Iterator[tuple[str, Hint]]:
     if match := _NUMBERED.match(words):
         yield match["rest"], Ordinal(int(match["number"]) - 1)
     if match := _SUFFIX_ZONE.match(words):
-        yield match["rest"], Place(frozenset({_ZONES[match["zone"].lower()]}))
+        yield match["rest"], Place(frozenset({_ZONES[match["zone"].lower()]}), zone=True)
     if match := _SUFFIX_PLACE.match(words):
         yield match["rest"], Place(_sides(match["side"]))
     if match := _PREFIX_SIDE.match(words):

@@ -284,23 +284,21 @@ def _without(hint: Not, candidates: list[Match], scene: Scene) -> tuple[list[Mat
         others = [match for match in scene.find(hint.hint) if match.score >= 0.9]
         kept = [match for match in candidates if not any(_same(match.box, other.box) for other in others)]
         return kept, f'not "{hint.hint}"'
-    if isinstance(hint.hint, Place):
-        edge = {"top": (1, 0.0, 0.14), "bottom": (1, 0.86, 1.0), "left": (0, 0.0, 0.25), "right": (0, 0.75, 1.0)}
-
-        def inside(match: Match) -> bool:
-            for side in hint.hint.sides:  # type: ignore[union-attr]
-                axis, low, high = edge.get(side, (0, 0.35, 0.65))
-                if not low <= _centre(match.box)[axis] / scene.size[axis] <= high:
-                    return False
-            return True
-
-        kept = [match for match in candidates if not inside(match)]
-        if len(kept) in (0, len(candidates)):
-            out = _place(hint.hint, candidates, scene)[0]
-            kept = [match for match in candidates if match not in out]
+    if isinstance(hint.hint, Place) and hint.hint.zone:
+        place = hint.hint
+        kept = [match for match in candidates if not _in_zone(match.box, place, scene)]
         return kept, "not the one there"
     out, words = _apply(hint.hint, list(candidates), scene)
     return [match for match in candidates if match not in out], f"not the one {words}"
+
+
+def _in_zone(box: Box, place: Place, scene: Scene) -> bool:
+    bounds = {"top": (1, 0.0, 0.14), "bottom": (1, 0.86, 1.0), "left": (0, 0.0, 0.25), "right": (0, 0.75, 1.0)}
+    for side in place.sides:
+        axis, low, high = bounds[side]
+        if not low <= _centre(box)[axis] / scene.size[axis] <= high:
+            return False
+    return True
 
 
 def _anchors(words: str, scene: Scene) -> tuple[Sequence[Match], str]:

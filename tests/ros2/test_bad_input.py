@@ -14,7 +14,7 @@ from stub_backends import paint
 from vision_msgs.msg import Detection2DArray
 
 from groundlink.errors import ERROR_CODES, BadImage, BadQuery, GroundlinkError, OutOfMemory
-from tests.ros2.harness import Inbox, NodeProcess, picture, running, seen_in, stamp_of, words_of
+from tests.ros2.harness import Inbox, NodeProcess, picture, running, seen_in, stamp_of, until, words_of
 
 FINE = 0
 BAD_IMAGE, BAD_QUERY, BACKEND_FAILED, MEMORY = (
@@ -96,6 +96,7 @@ def test_a_bad_image_is_told_and_the_next_one_answered(folder: Path, kind: str, 
 
 def test_the_same_error_is_in_the_log_once(folder: Path):
     with running(folder) as node:
+        node.answers()
         images = node.publisher("image", Image)
         for encoding in ("colourful16", "colourful32"):
             for place in range(10):
@@ -129,6 +130,12 @@ def test_a_compressed_image_that_is_none_is_told(folder: Path):
             huge.getvalue(): "png",
             b"\0" * 64: "16UC1; compressedDepth png",
         }
+
+        def answered() -> bool:
+            images.publish(good)
+            return bool(found.messages)
+
+        until(answered, "the node listens")
         for data, kind in bad.items():
             images.publish(CompressedImage(header=picture(8).header, format=kind, data=data))
             assert [node.state(), node.state()] == ["active", "active"]  # there and back: it is looked at

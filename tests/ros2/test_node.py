@@ -251,6 +251,9 @@ def test_two_nodes_side_by_side_mind_their_own_business(folder: Path):
             assert words_of(boxes[node].messages[0]) == [word]
             assert "frames_answered" in node.diagnosed(), "each has diagnostics of its own"
         assert other.get("prompts") == ["door"] and one.get("prompts") == ["mug"]
+        beside = one.ros.node.count_subscribers(f"{space}/left/image/compressed")
+        told = one.diagnosed()["listens_to"].split(", ")
+        assert f"{space}/left/image" in told and beside == len(told) - 1, "the compressed topic moves with the raw one"
 
 
 # Prompts and parameters
@@ -281,6 +284,25 @@ def test_prompts_change_by_parameter_topic_and_service(node: NodeProcess, found:
     assert "stub_sleep" in versions.messages[-1].method
 
 
+def test_without_prompts_it_says_so_and_waits_for_some(folder: Path):
+    with running(folder, parameters={"prompts": [""]}) as node:
+        told = node.diagnosed(lambda values: values["level"] == "1")
+        assert "no prompts" in told["message"] and told["listens_to"] == ""
+        assert node.locate("mug", image=picture(1)).status == 0, "a request brings its own"
+        assert node.locate(image=picture(1)).status != 0
+        assert node.set_prompts("thing").success
+        assert words_of(node.see(node.answers(), picture(2))) == ["thing"]
+
+
+def test_the_task_is_a_parameter(folder: Path):
+    how = {"task": "read", "prompts": [""]}
+    with running(folder, parameters=how) as reads, running(folder, parameters={"task": "ground"}) as grounds:
+        assert words_of(reads.see(reads.answers(), picture(3))) == ["words"], "reading needs no prompts"
+        assert reads.diagnosed()["task"] == "read"
+        answer = grounds.locate("mug", "cup", image=picture(4))
+        assert words_of(answer.detections) == ["mug", "cup"], "a question for each phrase, and one answer"
+
+
 def test_a_frame_is_answered_with_the_prompts_of_its_arrival(node: NodeProcess, found: Inbox, record: Path):
     node.set(prompts=["slow 0.4"])
     images = node.publisher("image", Image)
@@ -299,7 +321,7 @@ def test_enable_stops_and_resumes_the_work(node: NodeProcess, found: Inbox, reco
         return node.ros.node.count_subscribers(node.topic("image"))
 
     assert listens()
-    answer = node.call("~/enable", SetBool, SetBool.Request(data=False))
+    answer = node.call("~/enable", SetBool.Request(data=False))
     assert answer.success, answer.message
     until(lambda: not listens(), "it does not even listen")
     assert node.get("enabled") is False and node.state() == "active"
@@ -308,7 +330,7 @@ def test_enable_stops_and_resumes_the_work(node: NodeProcess, found: Inbox, reco
     told = node.diagnosed(lambda values: values["enabled"] == "false")
     assert told["level"] == "0" and told["listens_to"] == ""
     assert len(asked(record)) == count
-    answer = node.call("~/enable", SetBool, SetBool.Request(data=True))
+    answer = node.call("~/enable", SetBool.Request(data=True))
     assert answer.success, answer.message
     until(listens, "it listens again")
     until(node.publisher("image", Image).get_subscription_count, "and is found")
@@ -360,7 +382,7 @@ def test_diagnostics_come_once_a_second_and_name_a_silent_camera(node: NodeProce
 def test_parameters_are_described_bounded_and_read_only_where_they_must_be(node: NodeProcess):
     names = ["backend", "model", "device", "settings", "task", "image_reliability", "image_transport", "autostart"]
     names += ["prompts", "threshold", "max_rate", "deadline", "request_timeout", "enabled"]
-    answer = node.call("~/describe_parameters", DescribeParameters, DescribeParameters.Request(names=names))
+    answer = node.call("~/describe_parameters", DescribeParameters.Request(names=names))
     described = {one.name: one for one in answer.descriptors}
     assert [name for name in names if not described[name].description] == []
     assert [name for name in names if described[name].read_only] == names[:8]

@@ -102,7 +102,7 @@ class SleepBackend:
         self._note("asked", number=number, task=query.task, phrases=query.phrases)
         outcome = Outcome()
         try:
-            for phrase in query.phrases or ("",):
+            for phrase in query.phrases or ("words",):
                 outcome = yield from self._answer(image, number, query.task, phrase, context)
         except BaseException:
             self._note("stopped", number=number)

@@ -90,10 +90,11 @@ def main(args: Sequence[str] | None = None) -> int:
     def close() -> None:
         node.stop()
         executor.shutdown(timeout_sec=0.5)
-        spinning.join(timeout=0.5)
-        if not spinning.is_alive():
-            node.destroy_node()
-            rclpy.try_shutdown()
+        spinning.join(timeout=0.5)  # in the middle of loading it does not come back
+        node.destroy_node()
+        rclpy.try_shutdown()
+        # Without this the middleware's shared memory, tens of megabytes, would outlive the process.
+        rclpy.get_default_context().destroy()
 
     spinning = threading.Thread(target=spin, name="groundlink-ros", daemon=True)
     spinning.start()

@@ -187,6 +187,8 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._end()
         self._actions.destroy()
         super().destroy_node()
+        # rclpy forgets this one, which keeps the node, and the middleware with its shared memory, alive.
+        self._state_machine.destroy_when_not_in_use()
 
     def _end(self) -> None:
         self._stop()

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -220,6 +220,15 @@ def test_twenty_activations_leave_nothing_behind(folder: Path):
         assert node.memory() < memory + 30e6
 
 
+def shared_memory(processes: str = "[0-9]*") -> set[str]:
+    """The files of the middleware's shared memory that processes have open; all processes if not one is named."""
+    found: set[str] = set()
+    for maps in Path("/proc").glob(f"{processes}/maps"):
+        with suppress(OSError):  # it has ended by now
+            found |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/fastdds_" in line}
+    return found
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_ends_it_within_two_seconds_whatever_it_does(folder: Path, tmp_path: Path, how):
     stubborn = {"backend": "stub_stubborn", "settings": {"seconds": 5.0, "record": str(tmp_path / "record")}}
@@ -238,8 +247,13 @@ def test_a_signal_ends_it_within_two_seconds_whatever_it_does(folder: Path, tmp_
         busy.wait_until("active")
         keep_at_work(busy, tmp_path / "record")
         for node in nodes:
+            shared = shared_memory(str(node.process.pid))
+            assert shared
             node.stop(how)
             assert "Traceback" not in node.log, node.log
+            # Others have what is theirs, and it is theirs to remove.
+            left = [file for file in shared - shared_memory() if Path(file).exists()]
+            assert not left, "the middleware's memory goes with the process"
     assert events(tmp_path / "record") == ["made", "asked"], "it did not wait for the model"
 
 

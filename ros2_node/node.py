@@ -96,6 +96,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self.create_service(SetPrompts, "~/set_prompts", self._on_set_prompts)
         self.create_service(SetBool, "~/enable", self._on_enable)
         _answer_later(self.create_service(Locate, "~/locate", self._on_locate, qos_profile=BURST))
+        _refuse_wrong_transitions(getattr(self, "_service_change_state", None))
         self._actions = _LaterActionServer(
             self,
             LocateAction,
@@ -187,7 +188,8 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._end()
         self._actions.destroy()
         super().destroy_node()
-        # rclpy forgets this one, which keeps the node, and the middleware with its shared memory, alive.
+        # rclpy keeps it, and with it the whole node: others would see it for 20 s still, and the middleware's shared
+        # memory would stay when the process is gone.
         self._state_machine.destroy_when_not_in_use()
 
     def _end(self) -> None:
@@ -672,6 +674,25 @@ def _answer_later(service: Any) -> None:
             send_response(response, header)
 
     service.send_response = send
+
+
+def _refuse_wrong_transitions(service: Any) -> None:
+    """Let the service answer to a transition that the state does not have.
+
+    Up to Jazzy, rclpy raises in its place: whoever asked would wait for ever, and a program's executor would end.
+    """
+    if service is None:  # no lifecycle services were asked for
+        return
+    change_state = service.callback
+
+    def change(request: Any, response: Any) -> Any:
+        try:
+            return change_state(request, response)
+        except RuntimeError:  # the C library has logged it
+            response.success = False
+            return response
+
+    service.callback = change
 
 
 class _LaterActionServer(ActionServer):  # type: ignore[misc]

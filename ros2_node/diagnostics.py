@@ -16,8 +16,8 @@ RECENT = 5.0
 """Seconds that an error stays in the status level."""
 LOG_AGAIN = 30.0
 """Seconds after which the same error is logged again."""
-MAX_KEYS = 256
-"""Different errors that are remembered for not being logged again."""
+MAX_KEYS = 64
+"""Different errors that are logged in that time, at most."""
 SILENT = 2.0
 """Seconds without a frame after which a camera is called silent."""
 WINDOW = 100
@@ -37,7 +37,9 @@ class Throttle:
         if logged is not None and now - logged < LOG_AGAIN:
             return False
         if len(self._logged) >= MAX_KEYS:
-            self._logged.clear()
+            self._logged = {kept: when for kept, when in self._logged.items() if now - when < LOG_AGAIN}
+        if len(self._logged) >= MAX_KEYS:
+            return False
         self._logged[key] = now
         return True
 

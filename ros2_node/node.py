@@ -5,6 +5,7 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -708,9 +709,10 @@ class _LaterActionServer(ActionServer):  # type: ignore[misc]
 
 
 def _kind(error: BaseException) -> str:
-    """What counts as the same error for the log."""
-    encoding = f" {error.encoding}" if isinstance(error, UnknownEncoding) else ""
-    return type(error).__name__ + encoding
+    """What counts as the same error for the log: the same words, whatever the numbers in them."""
+    if isinstance(error, UnknownEncoding):
+        return f"encoding {error.encoding}"
+    return f"{type(error).__name__} {re.sub('[0-9]+', '', str(error)):.80}"
 
 
 def _in_words(error: BaseException) -> str:

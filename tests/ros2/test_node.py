@@ -397,6 +397,27 @@ def test_parameters_are_described_bounded_and_read_only_where_they_must_be(node:
     assert result.successful and node.get("threshold") == 1.0, "a whole number is a number"
 
 
+def test_a_node_that_is_started_disabled_looks_at_nothing_until_it_is_enabled(folder: Path):
+    with running(folder, parameters={"enabled": False}) as node:
+        assert node.get("enabled") is False
+        assert node.diagnosed()["listens_to"] == ""
+        node.set(enabled=True)
+        assert node.see(node.answers(), picture(71)).detections
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-12])
+def test_a_rate_of_nearly_nothing_holds_frames_back_and_no_more(node: NodeProcess, found: Inbox, rate: float):
+    assert node.see(found, picture(72)).detections
+    [result] = node.set(max_rate=rate)
+    assert result.successful
+    node.see(found, picture(73))  # the first one at a new rate is looked at
+    for number in (74, 75):
+        node.publisher("image", Image).publish(picture(number))
+        node.state()  # there and back: it is with the worker
+    node.set(max_rate=0.0)
+    assert seen_in(node.see(found, picture(76))) == 76
+
+
 # What is drawn
 
 

@@ -204,7 +204,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         def on_progress(doing: str, fraction: float) -> None:
             if self._locator is None and doing not in said:  # while it loads, not at every question
                 said.add(doing)
-                self.get_logger().info(f"{doing} …")
+                self.get_logger().info(messages.utf8(f"{doing} …"))
 
         self.get_logger().info(f"loading the backend {values['backend'] or 'that suits this machine'} …")
         locator = groundlink.load(values["backend"] or None, on_progress=on_progress, **settings)
@@ -531,7 +531,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         if isinstance(outcome, GroundlinkError):
             self.tally.count("requests_failed")
             response.status = outcome.code.ros
-            response.message = str(outcome)
+            response.message = messages.utf8(str(outcome))
             if not isinstance(outcome, groundlink.Cancelled):
                 self.report(f"request {_kind(outcome)}", f"a request was not answered: {_in_words(outcome)}")
             return response
@@ -541,7 +541,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         remarks = self._remark(outcome)
         if not found:
             remarks += [result.reason for result in outcome.results if result.reason]
-        response.message = "; ".join(remarks)
+        response.message = messages.utf8("; ".join(remarks))
         return response
 
     def _on_goal(self, goal: Any, finish: Callable[[Callable[[Any], Any]], None]) -> None:
@@ -647,7 +647,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
     def report(self, key: str, text: str) -> None:
         """Tell of an error: in diagnostics, and in the log unless one of its kind was there a moment ago."""
         if self.tally.failed(key, text):
-            self.get_logger().error(text)
+            self.get_logger().error(messages.utf8(text))
 
 
 class _Later:

@@ -73,9 +73,10 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._task: Task | None = None
         self._prompts_version = 0
         self._images: dict[str, Any] = {}
-        self._last_sequence: dict[str, int] = {}
+        self._last_sequence: dict[str, tuple[int, bytes]] = {}
         self._raw_frame_at = 0.0
         self._camera: CameraInfo | None = None
+        self._taken = ("", 0, 0.0)
         self._camera_info: Any = None
         self._failure = ""
         self._made: list[Callable[[], Any]] = []
@@ -310,21 +311,35 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             return  # the same frame comes raw, too
         self._count_lost(transport, info)
         asked = self._asked
+        if self._is_a_twin(transport, message.header.stamp):
+            return
         self.tally.received(wanted=asked is not None)
         worker.frame(message, asked)
 
     def _count_lost(self, transport: str, info: Any) -> None:
+    def _is_a_twin(self, transport: str, stamp: Any) -> bool:
+        """Whether this frame or a later one was taken by the other transport a moment ago, as the first one may be."""
+        other, taken, when = self._taken
+        moment, now = stamp.sec * 10**9 + stamp.nanosec, time.monotonic()
+        recent = now - when < diagnostics.SILENT and 0 <= taken - moment < diagnostics.SILENT * 1e9
+        if moment and recent and other not in ("", transport):
+            return True
+        self._taken = (transport, moment, now)
+        return False
+
         """Count frames that were published and did not come here, by the gaps in the publisher's numbers."""
         number = info.get("publication_sequence_number") if isinstance(info, dict) else None
         if number is None:
             return
-        last = self._last_sequence.get(transport)
-        self._last_sequence[transport] = number
-        if last is None or number <= last + 1:  # the first one, or another publisher's
-            return
-        topic = self._image_topic if transport == "raw" else self._compressed_topic
-        if self.count_publishers(topic) == 1:
-            self.tally.count("frames_lost", number - last - 1)
+        last, camera = self._last_sequence.get(transport, (number - 1, b""))
+        if number != last + 1 or not camera:  # each publisher has numbers of its own, and messages do not say whose
+            before = camera
+            topic = self._image_topic if transport == "raw" else self._compressed_topic
+            publishers = self.get_publishers_info_by_topic(topic)
+            camera = bytes(publishers[0].endpoint_gid) if len(publishers) == 1 and number > last else b""
+            if camera and camera == before:
+                self.tally.count("frames_lost", number - last - 1)
+        self._last_sequence[transport] = number, camera
 
     def _convert(self, message: Any) -> Pixels:
         assert self._locator is not None

@@ -5,6 +5,7 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -75,8 +76,8 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._images: dict[str, Any] = {}
         self._last_sequence: dict[str, tuple[int, bytes]] = {}
         self._raw_frame_at = 0.0
-        self._camera: CameraInfo | None = None
         self._taken = ("", 0, 0.0)
+        self._camera: CameraInfo | None = None
         self._camera_info: Any = None
         self._failure = ""
         self._made: list[Callable[[], Any]] = []
@@ -310,13 +311,12 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         elif time.monotonic() - self._raw_frame_at < diagnostics.SILENT:
             return  # the same frame comes raw, too
         self._count_lost(transport, info)
-        asked = self._asked
         if self._is_a_twin(transport, message.header.stamp):
             return
+        asked = self._asked
         self.tally.received(wanted=asked is not None)
         worker.frame(message, asked)
 
-    def _count_lost(self, transport: str, info: Any) -> None:
     def _is_a_twin(self, transport: str, stamp: Any) -> bool:
         """Whether this frame or a later one was taken by the other transport a moment ago, as the first one may be."""
         other, taken, when = self._taken
@@ -327,6 +327,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._taken = (transport, moment, now)
         return False
 
+    def _count_lost(self, transport: str, info: Any) -> None:
         """Count frames that were published and did not come here, by the gaps in the publisher's numbers."""
         number = info.get("publication_sequence_number") if isinstance(info, dict) else None
         if number is None:
@@ -561,9 +562,12 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_goal(self, goal: Any, finish: Callable[[Callable[[Any], Any]], None]) -> None:
         """Begin a goal of the action; `finish` ends it, from any thread."""
+        key = bytes(goal.goal_id.uuid)
+        over = threading.Event()
 
         def done(outcome: Answer | GroundlinkError) -> None:
-            self._goals.pop(bytes(goal.goal_id.uuid), None)
+            over.set()
+            self._goals.pop(key, None)
             finish(partial(end, outcome))
 
         def end(outcome: Answer | GroundlinkError, goal: Any) -> Any:
@@ -582,7 +586,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
         request = self._begin(goal.request, done, found)
         if request is not None:
-            self._goals[bytes(goal.goal_id.uuid)] = request
+            self._goals[key] = request
+            if over.is_set():  # the worker was faster than this thread
+                self._goals.pop(key, None)
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
         request, worker = self._goals.get(bytes(goal.goal_id.uuid)), self._worker

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from ros2_node.messages import utf8
+
 RECENT = 5.0
 """Seconds that an error stays in the status level."""
 LOG_AGAIN = 30.0
@@ -142,8 +144,8 @@ class Tally:
 
 def status(name: str, hardware: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
     """Return the message that stands in a `DiagnosticArray`."""
-    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
-    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
+    pairs = [KeyValue(key=key, value=utf8(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=utf8(message), hardware_id=hardware, values=pairs)
 
 
 def memory() -> dict[str, str]:

@@ -62,6 +62,7 @@ def environment() -> dict[str, str]:
         "ROS_DOMAIN_ID": "97",
         **os.environ,
         "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),  # up to Jazzy
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
         "MALLOC_MMAP_THRESHOLD_": str(128 * 2**20),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -41,6 +41,7 @@ def main(args: Sequence[str] | None = None) -> int:
         from rclpy.utilities import remove_ros_args
 
         from ros2_node import diagnostics
+        from ros2_node.messages import utf8
         from ros2_node.node import LocateNode
     except ImportError as error:
         return _fail(_missing(error), 1)
@@ -83,17 +84,18 @@ def main(args: Sequence[str] | None = None) -> int:
         def emit(self, record: logging.LogRecord) -> None:
             if self.throttle.allows(f"{record.name} {record.msg}"):
                 log = node.get_logger()
-                (log.error if record.levelno >= logging.ERROR else log.warning)(self.format(record))
+                (log.error if record.levelno >= logging.ERROR else log.warning)(utf8(self.format(record)))
 
     logging.getLogger("groundlink").addHandler(ToRos(logging.WARNING))
 
     def close() -> None:
         node.stop()
         executor.shutdown(timeout_sec=0.5)
-        spinning.join(timeout=0.5)
-        if not spinning.is_alive():
-            node.destroy_node()
-            rclpy.try_shutdown()
+        spinning.join(timeout=0.5)  # in the middle of loading it does not come back
+        node.destroy_node()
+        rclpy.try_shutdown()
+        # Without this the middleware's shared memory, tens of megabytes, would outlive the process.
+        rclpy.get_default_context().destroy()
 
     spinning = threading.Thread(target=spin, name="groundlink-ros", daemon=True)
     spinning.start()

@@ -5,6 +5,8 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -73,8 +75,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._task: Task | None = None
         self._prompts_version = 0
         self._images: dict[str, Any] = {}
-        self._last_sequence: dict[str, int] = {}
+        self._last_sequence: dict[str, tuple[int, bytes]] = {}
         self._raw_frame_at = 0.0
+        self._taken = ("", 0, 0.0)
         self._camera: CameraInfo | None = None
         self._camera_info: Any = None
         self._failure = ""
@@ -96,6 +99,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self.create_service(SetPrompts, "~/set_prompts", self._on_set_prompts)
         self.create_service(SetBool, "~/enable", self._on_enable)
         _answer_later(self.create_service(Locate, "~/locate", self._on_locate, qos_profile=BURST))
+        _refuse_wrong_transitions(getattr(self, "_service_change_state", None))
         self._actions = _LaterActionServer(
             self,
             LocateAction,
@@ -187,6 +191,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._end()
         self._actions.destroy()
         super().destroy_node()
+        # rclpy keeps it, and with it the whole node: others would see it for 20 s still, and the middleware's shared
+        # memory would stay when the process is gone.
+        self._state_machine.destroy_when_not_in_use()
 
     def _end(self) -> None:
         self._stop()
@@ -202,7 +209,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         def on_progress(doing: str, fraction: float) -> None:
             if self._locator is None and doing not in said:  # while it loads, not at every question
                 said.add(doing)
-                self.get_logger().info(f"{doing} …")
+                self.get_logger().info(messages.utf8(f"{doing} …"))
 
         self.get_logger().info(f"loading the backend {values['backend'] or 'that suits this machine'} …")
         locator = groundlink.load(values["backend"] or None, on_progress=on_progress, **settings)
@@ -307,22 +314,36 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         elif time.monotonic() - self._raw_frame_at < diagnostics.SILENT:
             return  # the same frame comes raw, too
         self._count_lost(transport, info)
+        if self._is_a_twin(transport, message.header.stamp):
+            return
         asked = self._asked
         self.tally.received(wanted=asked is not None)
         worker.frame(message, asked)
+
+    def _is_a_twin(self, transport: str, stamp: Any) -> bool:
+        """Whether this frame or a later one was taken by the other transport a moment ago, as the first one may be."""
+        other, taken, when = self._taken
+        moment, now = stamp.sec * 10**9 + stamp.nanosec, time.monotonic()
+        recent = now - when < diagnostics.SILENT and 0 <= taken - moment < diagnostics.SILENT * 1e9
+        if moment and recent and other not in ("", transport):
+            return True
+        self._taken = (transport, moment, now)
+        return False
 
     def _count_lost(self, transport: str, info: Any) -> None:
         """Count frames that were published and did not come here, by the gaps in the publisher's numbers."""
         number = info.get("publication_sequence_number") if isinstance(info, dict) else None
         if number is None:
             return
-        last = self._last_sequence.get(transport)
-        self._last_sequence[transport] = number
-        if last is None or number <= last + 1:  # the first one, or another publisher's
-            return
-        topic = self._image_topic if transport == "raw" else self._compressed_topic
-        if self.count_publishers(topic) == 1:
-            self.tally.count("frames_lost", number - last - 1)
+        last, camera = self._last_sequence.get(transport, (number - 1, b""))
+        if number != last + 1 or not camera:  # each publisher has numbers of its own, and messages do not say whose
+            before = camera
+            topic = self._image_topic if transport == "raw" else self._compressed_topic
+            publishers = self.get_publishers_info_by_topic(topic)
+            camera = bytes(publishers[0].endpoint_gid) if len(publishers) == 1 and number > last else b""
+            if camera and camera == before:
+                self.tally.count("frames_lost", number - last - 1)
+        self._last_sequence[transport] = number, camera
 
     def _convert(self, message: Any) -> Pixels:
         assert self._locator is not None
@@ -529,7 +550,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         if isinstance(outcome, GroundlinkError):
             self.tally.count("requests_failed")
             response.status = outcome.code.ros
-            response.message = str(outcome)
+            response.message = messages.utf8(str(outcome))
             if not isinstance(outcome, groundlink.Cancelled):
                 self.report(f"request {_kind(outcome)}", f"a request was not answered: {_in_words(outcome)}")
             return response
@@ -539,14 +560,17 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         remarks = self._remark(outcome)
         if not found:
             remarks += [result.reason for result in outcome.results if result.reason]
-        response.message = "; ".join(remarks)
+        response.message = messages.utf8("; ".join(remarks))
         return response
 
     def _on_goal(self, goal: Any, finish: Callable[[Callable[[Any], Any]], None]) -> None:
         """Begin a goal of the action; `finish` ends it, from any thread."""
+        key = bytes(goal.goal_id.uuid)
+        over = threading.Event()
 
         def done(outcome: Answer | GroundlinkError) -> None:
-            self._goals.pop(bytes(goal.goal_id.uuid), None)
+            over.set()
+            self._goals.pop(key, None)
             finish(partial(end, outcome))
 
         def end(outcome: Answer | GroundlinkError, goal: Any) -> Any:
@@ -565,7 +589,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
         request = self._begin(goal.request, done, found)
         if request is not None:
-            self._goals[bytes(goal.goal_id.uuid)] = request
+            self._goals[key] = request
+            if over.is_set():  # the worker was faster than this thread
+                self._goals.pop(key, None)
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
         request, worker = self._goals.get(bytes(goal.goal_id.uuid)), self._worker
@@ -645,7 +671,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
     def report(self, key: str, text: str) -> None:
         """Tell of an error: in diagnostics, and in the log unless one of its kind was there a moment ago."""
         if self.tally.failed(key, text):
-            self.get_logger().error(text)
+            self.get_logger().error(messages.utf8(text))
 
 
 class _Later:
@@ -672,6 +698,25 @@ def _answer_later(service: Any) -> None:
     service.send_response = send
 
 
+def _refuse_wrong_transitions(service: Any) -> None:
+    """Let the service answer to a transition that the state does not have.
+
+    Up to Jazzy, rclpy raises in its place: whoever asked would wait for ever, and a program's executor would end.
+    """
+    if service is None:  # no lifecycle services were asked for
+        return
+    change_state = service.callback
+
+    def change(request: Any, response: Any) -> Any:
+        try:
+            return change_state(request, response)
+        except RuntimeError:  # the C library has logged it
+            response.success = False
+            return response
+
+    service.callback = change
+
+
 class _LaterActionServer(ActionServer):  # type: ignore[misc]
     """An action server whose goals end when they are finished, without a callback that waits.
 
@@ -685,9 +730,10 @@ class _LaterActionServer(ActionServer):  # type: ignore[misc]
 
 
 def _kind(error: BaseException) -> str:
-    """What counts as the same error for the log."""
-    encoding = f" {error.encoding}" if isinstance(error, UnknownEncoding) else ""
-    return type(error).__name__ + encoding
+    """What counts as the same error for the log: the same words, whatever the numbers in them."""
+    if isinstance(error, UnknownEncoding):
+        return f"encoding {error.encoding}"
+    return f"{type(error).__name__} {re.sub('[0-9]+', '', str(error)):.80}"
 
 
 def _in_words(error: BaseException) -> str:

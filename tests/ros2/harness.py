@@ -24,19 +24,30 @@ from groundlink_ros.srv import Locate, SetPrompts
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, SetParametersResult
-from rcl_interfaces.srv import GetParameters, SetParameters
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter as TypedParameter
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
 from stub_backends import number_of, paint
 from vision_msgs.msg import Detection2DArray
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = Path(__file__).parent / "backends"
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SERVICES = {
+    "~/get_state": GetState,
+    "~/change_state": ChangeState,
+    "~/get_parameters": GetParameters,
+    "~/set_parameters": SetParameters,
+    "~/describe_parameters": DescribeParameters,
+    "~/set_prompts": SetPrompts,
+    "~/enable": SetBool,
+    "~/locate": Locate,
+}
 PATIENCE = 15.0
 """Seconds that a wait takes at most: far more than is needed, so that a busy machine fails no test."""
 
@@ -229,10 +240,14 @@ class NodeProcess(Process):
             command += ["-r", f"{source}:={target}"]
         self._clients: dict[str, Any] = {}
         self._publishers: dict[str, Any] = {}
-        self._action: ActionClient | None = None
         super().__init__([*command, *arguments], folder / f"node{number}.log", environment(**(env or {})))
         # One for each node: two that are new find each other at once, while one that is older takes up to 3 s for it.
         self.ros = Ros()
+        # Made before the node is there, and found together: an answer to a client that the node has not found yet is
+        # lost.
+        for service, kind in SERVICES.items():
+            self._clients[self.topic(service)] = self.ros.node.create_client(kind, self.topic(service))
+        self._action = ActionClient(self.ros.node, LocateAction, self.topic("~/locate"))
 
     def topic(self, name: str) -> str:
         """The full name of `image` (in the namespace), `~/prompts` (the node's own) or `/clock`."""
@@ -244,7 +259,7 @@ class NodeProcess(Process):
     # What it says of itself
 
     def state(self) -> str:
-        return self.call("~/get_state", GetState, GetState.Request()).current_state.label
+        return self.call("~/get_state", GetState.Request()).current_state.label
 
     def change(self, transition: str, seconds: float = PATIENCE) -> bool:
         """Ask for `configure`, `activate`, `deactivate`, `cleanup` or `shutdown`; whether it was done."""
@@ -252,19 +267,28 @@ class NodeProcess(Process):
         if transition == "shutdown":
             transition = f"{self.state()}_shutdown"
         request.transition.id = getattr(Transition, f"TRANSITION_{transition.upper()}")
-        return self.call("~/change_state", ChangeState, request, seconds).success
+        return self.call("~/change_state", request, seconds).success
 
     def wait_until(self, state: str) -> None:
-        until(lambda: self._alive() and self.state() == state, f"{self.name} is {state}")
+        def reached() -> bool:
+            asked = self.call_later("~/get_state", GetState.Request())
+            # An answer may be lost as long as the two have not found each other wholly.
+            with suppress(AssertionError):
+                return result_of(asked, "an answer", 2.0).current_state.label == state
+            return False
+
+        until(lambda: self._alive() and reached(), f"{self.name} is {state}")
 
     def diagnosed(self, fits: Callable[[dict[str, str]], Any] = bool, seconds: float = PATIENCE) -> dict[str, str]:
         """Wait for diagnostics of this node, made from now on, that fit; return keys and values, `level`, `message`."""
         values: dict[str, str] = {}
 
         def check(message: DiagnosticArray) -> Any:
-            values.clear()
-            values.update(self.values_of(message))
-            return values and fits(values)
+            told = self.values_of(message)
+            if told:
+                values.clear()
+                values.update(told)
+            return told and fits(told)
 
         try:
             self.ros.diagnostics.wait_for(check, seconds, len(self.ros.diagnostics.messages))
@@ -298,13 +322,12 @@ class NodeProcess(Process):
 
     # Talking to it
 
-    def call(self, service: str, kind: Any, request: Any, seconds: float = PATIENCE) -> Any:
-        return result_of(self.call_later(service, kind, request), f"an answer of {service}", seconds)
+    def call(self, service: str, request: Any, seconds: float = PATIENCE) -> Any:
+        """Ask one of `SERVICES` and wait for its answer."""
+        return result_of(self.call_later(service, request), f"an answer of {service}", seconds)
 
-    def call_later(self, service: str, kind: Any, request: Any) -> Any:
+    def call_later(self, service: str, request: Any) -> Any:
         name = self.topic(service)
-        if name not in self._clients:
-            self._clients[name] = self.ros.node.create_client(kind, name)
         client = self._clients[name]
         until(lambda: self._alive() and client.service_is_ready(), f"{name} is there")
         return client.call_async(request)
@@ -351,14 +374,14 @@ class NodeProcess(Process):
         for name, value in values.items():
             given = TypedParameter(name, value=value).to_parameter_msg() if not isinstance(value, Parameter) else value
             request.parameters.append(given)
-        return self.call("~/set_parameters", SetParameters, request).results
+        return self.call("~/set_parameters", request).results
 
     def get(self, name: str) -> Any:
-        values = self.call("~/get_parameters", GetParameters, GetParameters.Request(names=[name])).values
+        values = self.call("~/get_parameters", GetParameters.Request(names=[name])).values
         return parameter_value_to_python(values[0])
 
     def set_prompts(self, *prompts: str) -> Any:
-        return self.call("~/set_prompts", SetPrompts, SetPrompts.Request(prompts=list(prompts)))
+        return self.call("~/set_prompts", SetPrompts.Request(prompts=list(prompts)))
 
     def locate(self, *prompts: str, image: Image | None = None, timeout: float = 0.0) -> Locate.Response:
         return result_of(self.locate_later(*prompts, image=image, timeout=timeout), "an answer of ~/locate")
@@ -367,12 +390,10 @@ class NodeProcess(Process):
         request = Locate.Request(prompts=list(prompts), timeout=timeout)
         if image is not None:
             request.image = image
-        return self.call_later("~/locate", Locate, request)
+        return self.call_later("~/locate", request)
 
     def ask(self, *prompts: str, image: Image | None = None, timeout: float = 0.0) -> Goal:
         """Send a goal to the action and return it once it is accepted or refused."""
-        if self._action is None:
-            self._action = ActionClient(self.ros.node, LocateAction, self.topic("~/locate"))
         action = self._action
         until(lambda: self._alive() and action.server_is_ready(), "the action is there")
         goal = LocateAction.Goal(prompts=list(prompts), timeout=timeout)
@@ -383,8 +404,7 @@ class NodeProcess(Process):
     def end(self) -> None:
         """End it by force where it still runs, and the test's own node with it."""
         self.kill()
-        if self._action is not None:
-            self._action.destroy()
+        self._action.destroy()
         self.ros.close()
 
 

@@ -40,14 +40,15 @@ def main(bag: str, rate: float, *topics: str) -> None:
         }
         while not all(publisher.get_subscription_count() for publisher in [*publishers.values(), clock]):
             time.sleep(0.01)
+        first = reader.start_time - int(rate * 5e8)  # half a second of the clock alone, until all have found each other
         begun = time.monotonic()
-        played = reader.start_time
+        played = first
 
         def tick(until: int) -> None:
             """Tell the time until the bag's time is `until`, in nanoseconds."""
             nonlocal played
             while played < until:
-                played = min(until, reader.start_time + int((time.monotonic() - begun) * rate * 1e9))
+                played = min(until, first + int((time.monotonic() - begun) * rate * 1e9))
                 message = Clock()
                 message.clock.sec, message.clock.nanosec = divmod(played, 10**9)
                 clock.publish(message)

@@ -82,7 +82,7 @@ def test_a_bag_with_simulated_time_gives_what_groundlink_gives_directly(
         player = Process([sys.executable, program, *bag], tmp_path / "player.log")
         try:
             told = node.ros.diagnostics.wait_for(lambda message: node.values_of(message) and message.header.stamp.sec)
-            assert START <= told.header.stamp.sec <= START + 10, "it lives in the time of the bag"
+            assert START - 1 <= told.header.stamp.sec <= START + 10, "it lives in the time of the bag"
             assert player.process.wait(20) == 0, player.log
             until(lambda: len(recorded) == PICTURES, "an answer to each picture")
         finally:

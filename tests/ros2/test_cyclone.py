@@ -12,6 +12,7 @@ from sensor_msgs.msg import Image
 from stub_backends import number_of
 
 from tests.ros2.harness import environment, picture, running, until
+from tests.ros2.workspace import PROFILE_VARIABLES
 
 LOOPBACK = """<CycloneDDS><Domain>
 <General><Interfaces><NetworkInterface name="lo" multicast="false"/></Interfaces><AllowMulticast>false</AllowMulticast>
@@ -45,7 +46,7 @@ def quiet_profile(tmp_path: Path) -> Path:
 
 
 def test_a_consumer_that_is_not_ros_reads_the_detections(folder: Path, python: str, quiet_profile: Path):
-    profile = {"FASTDDS_DEFAULT_PROFILES_FILE": str(quiet_profile)}
+    profile = dict.fromkeys(PROFILE_VARIABLES, str(quiet_profile))
     with running(folder, env=profile, parameters={"prompts": ["a tasse à café"]}) as node:
         env = {name: value for name, value in environment().items() if name in ("PATH", "HOME")}
         env["CYCLONEDDS_URI"] = LOOPBACK

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.ros2.harness import PATIENCE, until
+from tests.ros2.workspace import PROFILE_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS = ROOT / "config" / "fastdds.xml"
@@ -32,7 +33,7 @@ class Images:
     def __init__(self, log: Path, arguments: list[str], profile: Path, within: list[str], discovery: str) -> None:
         environment = {
             **os.environ,
-            "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+            **dict.fromkeys(PROFILE_VARIABLES, str(profile)),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": discovery,
         }
         self.log = log

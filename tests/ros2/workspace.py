@@ -26,6 +26,8 @@ INSTALLED = FOLDER / "install"
 SITE = INSTALLED / Path(sysconfig.get_path("purelib")).relative_to(VENV)
 VISION_MSGS = Path(__file__).parent / "vision_msgs"
 PROFILE = Path(__file__).with_name("fastdds.xml")
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS is told of a profile: up to Jazzy, it reads the second one alone."""
 SOURCES = ("CMakeLists.txt", "package.xml", "pyproject.toml", "bin/metadata.py", "msg", "srv", "action")
 """What decides over a build, beside the files' names of what is only copied."""
 
@@ -119,7 +121,7 @@ def environment(packages: tuple[Path, ...] = (ROOT, SITE)) -> dict[str, str]:
         "AMENT_PREFIX_PATH": f"{INSTALLED}{os.pathsep}{VENV}",
         "LD_LIBRARY_PATH": libraries(INSTALLED / "lib", VENV / "lib"),
         "PYTHONPATH": os.pathsep.join(map(str, packages)),
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
+        **dict.fromkeys(PROFILE_VARIABLES, str(PROFILE)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(free_domain()),
     }

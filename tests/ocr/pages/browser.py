@@ -39,10 +39,7 @@ _FLAGS = (
 # The protocol stands on the descriptors 3 and 4 of the browser; a little Python between puts the pipes there, since a
 # `preexec_fn` is not safe beside the threads of an OCR engine.
 _START = (
-    "import os, sys\n"
-    "os.dup2(int(sys.argv[1]), 3)\n"
-    "os.dup2(int(sys.argv[2]), 4)\n"
-    "os.execv(sys.argv[3], sys.argv[3:])\n"
+    "import os, sys\nos.dup2(int(sys.argv[1]), 3)\nos.dup2(int(sys.argv[2]), 4)\nos.execv(sys.argv[3], sys.argv[3:])\n"
 )
 
 # What is seen of an element is probed on its text (and the box of its control): "whole" where every point belongs to
@@ -70,7 +67,12 @@ _MEASURE = r"""(() => {
       mine += hit !== null && (element === hit || element.contains(hit)) ? 1 : 0;
     }
     for (let at = element; at; at = at.parentElement)
-      if (getComputedStyle(at).textOverflow === 'ellipsis' && at.scrollWidth > at.clientWidth) mine = Math.min(mine, 1);
+      if (at.matches('input') && at.placeholder) {
+        const style = getComputedStyle(at), pen = document.createElement('canvas').getContext('2d');
+        pen.font = style.font;
+        const room = at.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+        if (pen.measureText(at.placeholder).width > room) mine = Math.min(mine, 1);
+      } else if (getComputedStyle(at).textOverflow === 'ellipsis' && at.scrollWidth > at.clientWidth) mine = Math.min(mine, 1);
     return all && mine === all ? 'whole' : mine ? 'cut' : 'hidden';
   };
   const rows = rects => {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.ocr.pages.words import POOLS, Pools
 
-_SIZES = ((1280, 800), (1366, 768), (1440, 900), (1600, 900), (1280, 960))
+_SIZES = ((1024, 768), (1100, 700), (1280, 720), (1280, 800), (1366, 768))
 _FONTS = {
     "dev": ("DejaVu Sans", "Liberation Sans", "Noto Sans", "Liberation Serif"),
     "held": ("Nimbus Sans", "Liberation Sans", "DejaVu Sans", "DejaVu Serif", "Noto Sans"),
@@ -47,7 +47,7 @@ class Look:
         """Draw a look by chance."""
         return cls(
             size=draw.choice(_SIZES),
-            scale=draw.choice((1.0, 1.0, 1.0, 1.0, 1.25, 1.5)),
+            scale=draw.choice((1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.5)),
             font=draw.choice(_FONTS[split]),
             font_px=draw.randint(11, 18),
             gap_px=draw.choice((5, 7, 9, 12)),
@@ -106,6 +106,7 @@ footer, .toolbar {{ background: {paper}; border-top: 1px solid {edge}; }}
 .above {{ flex-direction: column; align-items: flex-start; }}
 input:not([type]), select {{ font: inherit; color: {ink}; background: {page}; border: 1px solid {edge}; width: 13em;
   border-radius: {r}px; padding: {g / 2}px {g}px; }}
+input[data-item] {{ width: 19em; }}
 input::placeholder {{ color: {faint}; opacity: 1; }}
 .check {{ display: flex; gap: .5em; align-items: center; width: fit-content; }} .check input {{ margin: 0; }}
 .toggle input {{ appearance: none; width: 2.2em; height: 1.2em; border-radius: .6em; background: {edge}; }}
@@ -225,7 +226,7 @@ class Maker:
         """Return a title in a menu bar with one letter underlined."""
         at = self.draw.randrange(min(3, len(name)))
         inner = f"{html.escape(name[:at])}<u>{html.escape(name[at])}</u>{html.escape(name[at + 1 :])}"
-        return self.item("span", name, "menu", inner, badge="mnemonic")
+        return self.item("span", name, "menu", inner, css="title", badge="mnemonic")
 
     def place(self, kind: str, title: str, inner: str, *, tag: str = "div", css: str = "", style: str = "") -> str:
         """Return an element that holds others; `title` is how people call it."""
@@ -277,7 +278,7 @@ class Maker:
     def lines(self, less: int = 0, most: int = 9) -> int:
         """Return how many lines of a list fit."""
         line = self.look.font_px * 1.35 + 3.4 * self.look.gap_px + 3
-        return max(3, min(most, int((self.look.size[1] - 12 * line) / line) - less))
+        return max(3, min(most, int(self.look.size[1] / line) - 6 - less))
 
 
 def plain(text: str) -> str:
@@ -337,11 +338,7 @@ def shop(m: Maker) -> str:
     body = f"<div class='x apart'>{m.heading(m.take('sections')[0], 1)}{m.hint()}</div>"
     body += f"<div class=cards style='--n:3'>{''.join(cards)}</div>"
     checks = m.group("check box", [m.check(name) for name in m.take("checks", 3)], "y")
-    return (
-        m.header(echo)
-        + f"<div class=main>{m.sidebar(4, checks)}<div class=body>{body}</div></div>"
-        + m.footer(echo)
-    )
+    return m.header(echo) + f"<div class=main>{m.sidebar(4, checks)}<div class=body>{body}</div></div>" + m.footer(echo)
 
 
 def table(m: Maker) -> str:
@@ -400,9 +397,7 @@ def tiles(m: Maker) -> str:
     width = f"--n:{columns};width:fit-content;grid-template-columns:repeat({columns}, 10.5em)"
     body = f"<div class=x>{tab_row}</div>{m.group('tile', made, 'cards').replace('style=', 'data-x=')}"
     body = body.replace('class="cards"', f'class="cards" style="{width}"')
-    return (
-        m.header(echo) + f"<div class=main>{side}<div class=body>{body}<span class=grow></span>{corner}</div></div>"
-    )
+    return m.header(echo) + f"<div class=main>{side}<div class=body>{body}<span class=grow></span>{corner}</div></div>"
 
 
 def dialog(m: Maker) -> str:
@@ -420,8 +415,10 @@ def dialog(m: Maker) -> str:
     place = f"left:{width // 2 - 220}px;top:{height // 4}px;width:{max(440, 29 * m.look.font_px)}px"
     page = m.header(echo, again)
     page += f"<div class=main>{m.sidebar(5)}<div class=body>{m.button(other)}{under}</div></div>{m.footer(echo)}"
-    return m.place("under", "", page, css="y grow", style="gap:0") + "<div class=veil></div>" + m.place(
-        "region", "dialog", inner, css="dialog", style=place
+    return (
+        m.place("under", "", page, css="y grow", style="gap:0")
+        + "<div class=veil></div>"
+        + m.place("region", "dialog", inner, css="dialog", style=place)
     )
 
 
@@ -521,15 +518,17 @@ def board(m: Maker) -> str:
     """Columns of cards, with the same button at the end of each."""
     (echo,), (again, other) = m.take("echo"), m.take("again", 2)
     count = m.draw.choice((3, 4))
-    notes = iter(m.take("long", count) + m.take("subjects", 9))
+    notes = m.take("long", count) + m.take("subjects", 9)
     columns = []
-    for title in m.take("sections", count):
-        cards = "".join(m.item("a", next(notes), "tile", css="tile") for _ in range(3))
+    for number, title in enumerate(m.take("sections", count)):
+        cards = "".join(m.item("a", note, "tile", css="tile") for note in notes[number : 3 * count : count])
         columns.append(m.panel(title, f"<div class=y>{cards}</div>{m.button(again)}"))
     tools = m.group("button", [m.button(name) for name in m.take("actions", 3)])
     body = f"<div class='x apart'>{tools}{m.hint()}</div><div class='x start'>{''.join(columns)}</div>"
-    return m.header(echo, other) + f"<div class=main><div class=body>{body}<span class=grow></span>" + (
-        f"<div class='x end'>{m.button(other)}</div></div></div>{m.footer(echo)}"
+    return (
+        m.header(echo, other)
+        + f"<div class=main><div class=body>{body}<span class=grow></span>"
+        + (f"<div class='x end'>{m.button(other)}</div></div></div>{m.footer(echo)}")
     )
 
 

@@ -14,6 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ MORE = ("unnamed", "absent-hint")
 of three)."""
 
 _PER_PAGE = {"twins": 2, "lines": 5, "language": 6, "absent": 3, "exact": 3, "ordinal": 3, "place": 3}
+_ALIKE = ("language", "twins", "lines", "unnamed", "absent-hint")
+"""Of these a page may give several of one wording."""
 _MOST_PAGES = 150
 
 Box = list[int]
@@ -231,7 +234,7 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "button": ("button", "btn", "push button"),
     "link": ("link", "hyperlink"),
     "nav": ("link", "item", "menu entry", "navigation item", "sidebar entry"),
-    "tab": ("tab", "tab header"),
+    "tab": ("tab",),
     "menu item": ("menu item", "menu entry", "command", "option"),
     "menu": ("menu", "drop-down menu"),
     "check box": ("check box", "checkbox", "tick box", "option"),
@@ -241,7 +244,7 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "drop-down": ("drop-down", "dropdown", "combo box", "select box", "list box"),
     "heading": ("heading", "title", "section heading"),
     "column header": ("column", "column header", "column heading"),
-    "text": ("text", "label"),
+    "text": ("text",),
     "tile": ("tile", "card", "link"),
 }
 _NATIVE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -357,8 +360,8 @@ class Asker:
                     yield "ordinal", fore, self._say(fore, item, i=_NTH[at]), item
                     yield "ordinal", back, self._say(back, item, i=_NTH[len(items) - 1 - at]), item
             yield "ordinal", "last", self._say("last", items[-1]), items[-1]
-            if len(items) + 1 < len(_NTH):
-                beyond = {"i": _NTH[len(items) + 1], "j": str(len(items) + 2), "k": _SHORT_NTH[len(items) + 1]}
+            for at in range(len(items), min(len(items) + 3, len(_NTH))):
+                beyond = {"i": _NTH[at], "j": str(at + 1), "k": _SHORT_NTH[at]}
                 yield "absent-hint", "nth", self._say("nth", items[0], **beyond), None
         for place in self._groups():
             items = self._members(place)
@@ -367,9 +370,9 @@ class Asker:
             if alone and noun in ("tab", "menu item") and axis and len(items) > 3:
                 if axis == "y" and len({round(i.x) for i in items}) > 1:
                     continue
-                at = self.draw.randrange(len(items))
                 edge = "left" if axis == "x" else "top"
-                yield "unnamed", noun, self._say("unnamed", i=_NTH[at], o=noun, e=edge), items[at]
+                for at, item in enumerate(items[: len(_NTH)]):
+                    yield "unnamed", noun, self._say("unnamed", i=_NTH[at], o=noun, e=edge), item
 
     def _places(self) -> Iterator[Question]:
         width, height = self.page.size
@@ -380,16 +383,17 @@ class Asker:
                 continue
             for item in items:
                 others = [other for other in items if other is not item]
-                for here, there in _corners(item, others, width, height):
-                    yield "place", here, self._say("place", item, p=there, q=here), item
                 region = self.page.place(item, "region")
+                column = region is not None and region["title"] in ("sidebar", "right column", "drawer")
+                for here, there in _corners(item, others, width, height, column):
+                    yield "place", here, self._say("place", item, p=there, q=here), item
                 if region is not None and all(self.page.place(other, "region") is not region for other in others):
                     yield "place", region["title"], self._say("region", item, g=region["title"]), item
                 if len(items) == 2:
                     for side in _sides(item, others[0]):
                         yield "place", side, self._say("side", item, s=side), item
         for item in self.draw.sample(self.single, min(2, len(self.single))):
-            for here, there in _corners(item, [], width, height)[:1]:
+            for here, there in _corners(item, [], width, height, False)[:1]:
                 yield "place", "unique name", self._say("place", item, p=there, q=here), item
 
     def _in_dialog(self, item: Item) -> bool:
@@ -448,7 +452,7 @@ class Asker:
             fields = place["title"] == "field"
             # Where the label stands above its box, "below Email" is that box.
             over = fields and any(i.control and i.height > 1.6 * (i.control[3] - i.control[1]) for i in items)
-            for one, two in zip(items, items[1:]):
+            for one, two in pairwise(items):
                 gap = two.box[0] - one.box[2] if axis == "x" else two.box[1] - one.box[3]
                 if gap > 6 * min(one.height, two.height):
                     continue
@@ -568,7 +572,7 @@ def make(
                 sort = (category, wording)
                 if category not in missing or here[category] >= _PER_PAGE.get(category, 4):
                     continue
-                if have[category] >= per_category or (sort in words and category not in ("language", "twins", "lines")):
+                if have[category] >= per_category or (sort in words and category not in _ALIKE):
                     continue
                 words.add(sort)
                 here[category] += 1
@@ -639,10 +643,10 @@ def arranged(items: list[Item]) -> str | None:
 
 def _clusters(values: list[float], gap: float) -> int:
     values = sorted(values)
-    return 1 + sum(b - a > gap for a, b in zip(values, values[1:]))
+    return 1 + sum(b - a > gap for a, b in pairwise(values))
 
 
-def _corners(item: Item, others: list[Item], width: int, height: int) -> list[tuple[str, str]]:
+def _corners(item: Item, others: list[Item], width: int, height: int, column: bool) -> list[tuple[str, str]]:
     """Return words for where on the page an item is and none of the others is near."""
     x, y = item.x / width, item.y / height
     across = "left" if x < 0.28 else "right" if x > 0.72 else ""
@@ -665,7 +669,9 @@ def _corners(item: Item, others: list[Item], width: int, height: int) -> list[tu
     if up and clear((up,)):
         made.append((up, f"at the {up}"))
     if across and clear((across,)):
-        made += [(f"{across} side", f"on the {across}"), (f"{across} column", f"in the {across} column")]
+        made.append((f"{across} side", f"on the {across}"))
+        if column:
+            made.append((f"{across} column", f"in the {across} column"))
     return made
 
 

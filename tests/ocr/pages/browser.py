@@ -72,7 +72,8 @@ _MEASURE = r"""(() => {
         pen.font = style.font;
         const room = at.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
         if (pen.measureText(at.placeholder).width > room) mine = Math.min(mine, 1);
-      } else if (getComputedStyle(at).textOverflow === 'ellipsis' && at.scrollWidth > at.clientWidth) mine = Math.min(mine, 1);
+      } else if (getComputedStyle(at).textOverflow === 'ellipsis' && at.scrollWidth > at.clientWidth)
+        mine = Math.min(mine, 1);
     return all && mine === all ? 'whole' : mine ? 'cut' : 'hidden';
   };
   const rows = rects => {

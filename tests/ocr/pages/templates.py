@@ -83,6 +83,7 @@ p {{ margin: 0 0 {g}px; }} .faint {{ color: {faint}; }} .grow {{ flex: 1 1 auto;
 header, footer, .toolbar {{ padding: {g}px {2 * g}px; display: flex; gap: {3 * g}px; align-items: center; flex: none; }}
 header {{ color: {header[0]}; background: {header[1]}; border-bottom: 1px solid {edge}; }}
 header .link {{ color: inherit; }}
+header .btn {{ color: inherit; border-color: currentColor; background: transparent; }}
 footer, .toolbar {{ background: {paper}; border-top: 1px solid {edge}; }}
 .main {{ display: flex; flex: 1 1 auto; min-height: 0; }}
 .side {{ padding: {2 * g}px {g}px; width: 15em; flex: none; background: {paper}; border-right: 1px solid {edge};
@@ -509,7 +510,8 @@ def checkout(m: Maker) -> str:
     body = f"<div class='x start wide'><div class='y grow'>{form}{ways}</div><div class='y grow'>{total}{checks}</div>"
     return (
         m.header(echo)
-        + f"<div class=main><div class=body>{body}</div><span class=grow></span><div class='x end'>{last}</div></div></div>"
+        + f"<div class=main><div class=body>{body}</div><span class=grow></span>"
+        + f"<div class='x end'>{last}</div></div></div>"
         + m.footer(echo)
     )
 

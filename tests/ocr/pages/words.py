@@ -23,9 +23,12 @@ _DEV_EN = {
     "again": "Save|Apply|Edit|Add|Reset|Refresh",
     "row": "Delete|Edit|View|Remove|Rename|Assign|Restore",
     "card": "Add to cart|Details|Compare|Quick view|Wishlist",
-    "fields": "Email|Phone|Company|Street|Postcode|First name|User name|VAT number|Job title|Website|Time zone|Nickname",
-    "hints": "Search products…|Type a message|Enter your e-mail|Find people|Filter by name…|Add a comment…|Your full name",
-    "checks": "Remember me|Send a copy|Show hidden files|Auto-save|Dark mode|Keep me posted|Require approval|Spell check",
+    "fields": "Email|Phone|Company|Street|Postcode|First name|User name|VAT number|Job title|Website|Time zone"
+    "|Nickname",
+    "hints": "Search products…|Type a message|Enter your e-mail|Find people|Filter by name…|Add a comment…"
+    "|Your full name",
+    "checks": "Remember me|Send a copy|Show hidden files|Auto-save|Dark mode|Keep me posted|Require approval"
+    "|Spell check",
     "options": "Daily|Weekly|Monthly|Never|Standard|Express",
     "sections": "Notifications and sounds|Password|Payment methods|Shipping address|Privacy|Connected apps|Appearance"
     "|Danger zone|Language and region|Recent orders|Invoices|Devices",
@@ -55,7 +58,8 @@ _DEV_EN = {
 _HELD_EN = {
     "brand": "Harbor|Pinecone|Velora|Quartz One|Tidewater",
     "nav": "Dashboard|Customers|Inventory|Campaigns|Messages|Analytics|Downloads|Starred|Trash|Groups|Library|Playlists"
-    "|Check-out|Plug-ins|Follow-ups|Alerts|Start-up guide|Log in|Web sites|Research & development|Wish-list|Time-sheets",
+    "|Check-out|Plug-ins|Follow-ups|Alerts|Start-up guide|Log in|Web sites|Research & development|Wish-list"
+    "|Time-sheets",
     "echo": "Contact us|Account|Share|Filter|Options|Log out|Print|Upgrade",
     "actions": "Save a copy|Add member|Download|Redo|Clone|Request payment|Archive all|Test run|Check out|Forward all"
     "|Unlock|Subscribe to updates|Previous week|Re-open|Paste link|Invite guests|Deselect all|Show more|Enable"
@@ -146,7 +150,8 @@ _HELD_DE = {
     "long": "Frühere Fassung wiederherstellen|Werkstätten in der Nähe finden|Doppelte Einträge zusammenführen"
     "|Automatische Zahlungen einrichten",
     "menus": "Dokument|Anordnen|Überprüfen|Daten|Fenster",
-    "commands": "Nach vorne bringen|Links ausrichten|Bild einfügen…|Ersetzen…|Fett|Vollbild|Nächste Seite|Eigenschaften",
+    "commands": "Nach vorne bringen|Links ausrichten|Bild einfügen…|Ersetzen…|Fett|Vollbild|Nächste Seite"
+    "|Eigenschaften",
     "tabs": "Überblick|Beteiligte|Kosten|Notizen",
     "footer": "Rechtliches|Stellenangebote|Presse|Kontakt aufnehmen",
     "states": "Offen|Erledigt|Zurückgestellt",
@@ -157,7 +162,8 @@ _DEV_FR = {
     "brand": "Vent du Nord|Oiseau bleu",
     "nav": "Accueil|Boîte de réception|Brouillons|Tâches|Équipe|Contrats signés|Réunions|Appareils|Éléments supprimés",
     "echo": "Paramètres|Aide|Rechercher|Déconnexion",
-    "actions": "Enregistrer sous…|Créer un groupe|Annuler|Aperçu|Répondre à tous|Téléverser|Déplacer|Publier|Verrouiller",
+    "actions": "Enregistrer sous…|Créer un groupe|Annuler|Aperçu|Répondre à tous|Téléverser|Déplacer|Publier"
+    "|Verrouiller",
     "again": "Appliquer|Réinitialiser|Modifier",
     "row": "Supprimer|Ouvrir|Renommer",
     "card": "Ajouter au panier|Comparer|Détails",
@@ -185,7 +191,8 @@ _HELD_FR = {
     "brand": "Pomme de pin|Marée",
     "nav": "Tableau de bord|Clients|Stocks|Messagerie|Bibliothèque|Corbeille|Événements|Favoris|Épinglés|Thèmes",
     "echo": "Se connecter|Imprimer|Partager|Réglages",
-    "actions": "Dupliquer|Inviter|Rétablir|Vérifier|Suivant|Tout sélectionner|Désactiver|Régler la commande|Télécharger",
+    "actions": "Dupliquer|Inviter|Rétablir|Vérifier|Suivant|Tout sélectionner|Désactiver|Régler la commande"
+    "|Télécharger",
     "again": "Envoyer|Gérer|Mettre à jour",
     "row": "Suivre|Masquer|Vérifier",
     "card": "Réserver|En savoir plus|S'abonner",

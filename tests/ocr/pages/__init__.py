@@ -382,6 +382,8 @@ class Asker:
             if len(items) > 4:
                 continue
             for item in items:
+                if self.page.under(item):
+                    continue
                 others = [other for other in items if other is not item]
                 region = self.page.place(item, "region")
                 column = region is not None and region["title"] in ("sidebar", "right column", "drawer")

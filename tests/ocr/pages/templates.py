@@ -102,7 +102,7 @@ footer, .toolbar {{ background: {paper}; border-top: 1px solid {edge}; }}
 .tab {{ padding: {g / 2}px {g}px; border-bottom: 2px solid transparent; flex: none; }}
 .tab:first-child {{ border-color: {accent}; color: {accent}; }}
 .pill {{ background: {self.accent}; color: #fff; border-radius: 1em; padding: 0 .5em; font-size: .85em; }}
-.field {{ display: flex; gap: {g / 2}px; align-items: center; flex: none; }}
+.field {{ display: flex; width: fit-content; gap: {g / 2}px; align-items: center; flex: none; }}
 .field > span {{ width: 10em; }} .above > span {{ width: auto; }}
 .above {{ flex-direction: column; align-items: flex-start; }}
 input:not([type]), select {{ font: inherit; color: {ink}; background: {page}; border: 1px solid {edge}; width: 13em;

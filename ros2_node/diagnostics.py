@@ -12,12 +12,14 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from ros2_node.messages import utf8
+
 RECENT = 5.0
 """Seconds that an error stays in the status level."""
 LOG_AGAIN = 30.0
 """Seconds after which the same error is logged again."""
-MAX_KEYS = 256
-"""Different errors that are remembered for not being logged again."""
+MAX_KEYS = 64
+"""Different errors that are logged in that time, at most."""
 SILENT = 2.0
 """Seconds without a frame after which a camera is called silent."""
 WINDOW = 100
@@ -37,7 +39,9 @@ class Throttle:
         if logged is not None and now - logged < LOG_AGAIN:
             return False
         if len(self._logged) >= MAX_KEYS:
-            self._logged.clear()
+            self._logged = {kept: when for kept, when in self._logged.items() if now - when < LOG_AGAIN}
+        if len(self._logged) >= MAX_KEYS:
+            return False
         self._logged[key] = now
         return True
 
@@ -140,8 +144,8 @@ class Tally:
 
 def status(name: str, hardware: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
     """Return the message that stands in a `DiagnosticArray`."""
-    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
-    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
+    pairs = [KeyValue(key=key, value=utf8(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=utf8(message), hardware_id=hardware, values=pairs)
 
 
 def memory() -> dict[str, str]:

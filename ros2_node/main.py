@@ -41,6 +41,7 @@ def main(args: Sequence[str] | None = None) -> int:
         from rclpy.utilities import remove_ros_args
 
         from ros2_node import diagnostics
+        from ros2_node.messages import utf8
         from ros2_node.node import LocateNode
     except ImportError as error:
         return _fail(_missing(error), 1)
@@ -83,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> int:
         def emit(self, record: logging.LogRecord) -> None:
             if self.throttle.allows(f"{record.name} {record.msg}"):
                 log = node.get_logger()
-                (log.error if record.levelno >= logging.ERROR else log.warning)(self.format(record))
+                (log.error if record.levelno >= logging.ERROR else log.warning)(utf8(self.format(record)))
 
     logging.getLogger("groundlink").addHandler(ToRos(logging.WARNING))
 

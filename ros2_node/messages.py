@@ -49,7 +49,7 @@ def detection_message(header: Any, detection: Detection) -> Any:
     message.bbox.size_x = x2 - x1
     message.bbox.size_y = y2 - y1
     result = ObjectHypothesisWithPose()
-    result.hypothesis.class_id = _text(detection.label)
+    result.hypothesis.class_id = utf8(detection.label)
     result.hypothesis.score = math.nan if detection.score is None else detection.score
     result.pose.pose.position.x = x
     result.pose.pose.position.y = y
@@ -61,13 +61,13 @@ def detection_message(header: Any, detection: Detection) -> Any:
 
 def label_info(header: Any, prompts: Sequence[str], threshold: float) -> Any:
     """Return a `LabelInfo` that numbers the prompts from 0; detections name them by their words, not by the number."""
-    classes = [VisionClass(class_id=number, class_name=_text(prompt)) for number, prompt in enumerate(prompts)]
+    classes = [VisionClass(class_id=number, class_name=utf8(prompt)) for number, prompt in enumerate(prompts)]
     return LabelInfo(header=header, class_map=classes, threshold=float(threshold))
 
 
 def vision_info(header: Any, method: str, location: str, version: int) -> Any:
     """Return a `VisionInfo`: what finds things, where its labels are told, and how often they have changed."""
-    return VisionInfo(header=header, method=_text(method), database_location=_text(location), database_version=version)
+    return VisionInfo(header=header, method=utf8(method), database_location=utf8(location), database_version=version)
 
 
 def merge(answers: Sequence[Detections], size: tuple[int, int]) -> Detections:
@@ -116,7 +116,7 @@ def markers(header: Any, answers: Sequence[Detections], size: tuple[int, int], c
             outline.pose.position = place(*_point(detection))
             outline.scale.x = outline.scale.y = outline.scale.z = 1.5 * unit
         text = Marker(header=header, ns="labels", id=number, type=Marker.TEXT_VIEW_FACING, color=color)
-        text.text = _text(detection.label if detection.score is None else f"{detection.label} {detection.score:.2f}")
+        text.text = utf8(detection.label if detection.score is None else f"{detection.label} {detection.score:.2f}")
         text.pose.position = top
         text.pose.position.y -= 2 * unit
         text.scale.z = 3 * unit
@@ -137,8 +137,8 @@ def _variances(spread: tuple[float, ...]) -> tuple[float, float]:
     return (a * a + c * c) / 4, (b * b + d * d) / 4
 
 
-def _text(text: str) -> str:
-    """A model's words as a ROS string, which is UTF-8 and ends at a zero."""
+def utf8(text: str) -> str:
+    """Return words of a model, of an error or of a path as ROS takes them: as UTF-8, without a zero."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
 
 

@@ -5,6 +5,8 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -73,8 +75,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         self._task: Task | None = None
         self._prompts_version = 0
         self._images: dict[str, Any] = {}
-        self._last_sequence: dict[str, int] = {}
+        self._last_sequence: dict[str, tuple[int, bytes]] = {}
         self._raw_frame_at = 0.0
+        self._taken = ("", 0, 0.0)
         self._camera: CameraInfo | None = None
         self._camera_info: Any = None
         self._failure = ""
@@ -206,7 +209,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         def on_progress(doing: str, fraction: float) -> None:
             if self._locator is None and doing not in said:  # while it loads, not at every question
                 said.add(doing)
-                self.get_logger().info(f"{doing} …")
+                self.get_logger().info(messages.utf8(f"{doing} …"))
 
         self.get_logger().info(f"loading the backend {values['backend'] or 'that suits this machine'} …")
         locator = groundlink.load(values["backend"] or None, on_progress=on_progress, **settings)
@@ -311,22 +314,36 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         elif time.monotonic() - self._raw_frame_at < diagnostics.SILENT:
             return  # the same frame comes raw, too
         self._count_lost(transport, info)
+        if self._is_a_twin(transport, message.header.stamp):
+            return
         asked = self._asked
         self.tally.received(wanted=asked is not None)
         worker.frame(message, asked)
+
+    def _is_a_twin(self, transport: str, stamp: Any) -> bool:
+        """Whether this frame or a later one was taken by the other transport a moment ago, as the first one may be."""
+        other, taken, when = self._taken
+        moment, now = stamp.sec * 10**9 + stamp.nanosec, time.monotonic()
+        recent = now - when < diagnostics.SILENT and 0 <= taken - moment < diagnostics.SILENT * 1e9
+        if moment and recent and other not in ("", transport):
+            return True
+        self._taken = (transport, moment, now)
+        return False
 
     def _count_lost(self, transport: str, info: Any) -> None:
         """Count frames that were published and did not come here, by the gaps in the publisher's numbers."""
         number = info.get("publication_sequence_number") if isinstance(info, dict) else None
         if number is None:
             return
-        last = self._last_sequence.get(transport)
-        self._last_sequence[transport] = number
-        if last is None or number <= last + 1:  # the first one, or another publisher's
-            return
-        topic = self._image_topic if transport == "raw" else self._compressed_topic
-        if self.count_publishers(topic) == 1:
-            self.tally.count("frames_lost", number - last - 1)
+        last, camera = self._last_sequence.get(transport, (number - 1, b""))
+        if number != last + 1 or not camera:  # each publisher has numbers of its own, and messages do not say whose
+            before = camera
+            topic = self._image_topic if transport == "raw" else self._compressed_topic
+            publishers = self.get_publishers_info_by_topic(topic)
+            camera = bytes(publishers[0].endpoint_gid) if len(publishers) == 1 and number > last else b""
+            if camera and camera == before:
+                self.tally.count("frames_lost", number - last - 1)
+        self._last_sequence[transport] = number, camera
 
     def _convert(self, message: Any) -> Pixels:
         assert self._locator is not None
@@ -533,7 +550,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         if isinstance(outcome, GroundlinkError):
             self.tally.count("requests_failed")
             response.status = outcome.code.ros
-            response.message = str(outcome)
+            response.message = messages.utf8(str(outcome))
             if not isinstance(outcome, groundlink.Cancelled):
                 self.report(f"request {_kind(outcome)}", f"a request was not answered: {_in_words(outcome)}")
             return response
@@ -543,14 +560,17 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
         remarks = self._remark(outcome)
         if not found:
             remarks += [result.reason for result in outcome.results if result.reason]
-        response.message = "; ".join(remarks)
+        response.message = messages.utf8("; ".join(remarks))
         return response
 
     def _on_goal(self, goal: Any, finish: Callable[[Callable[[Any], Any]], None]) -> None:
         """Begin a goal of the action; `finish` ends it, from any thread."""
+        key = bytes(goal.goal_id.uuid)
+        over = threading.Event()
 
         def done(outcome: Answer | GroundlinkError) -> None:
-            self._goals.pop(bytes(goal.goal_id.uuid), None)
+            over.set()
+            self._goals.pop(key, None)
             finish(partial(end, outcome))
 
         def end(outcome: Answer | GroundlinkError, goal: Any) -> Any:
@@ -569,7 +589,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
 
         request = self._begin(goal.request, done, found)
         if request is not None:
-            self._goals[bytes(goal.goal_id.uuid)] = request
+            self._goals[key] = request
+            if over.is_set():  # the worker was faster than this thread
+                self._goals.pop(key, None)
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
         request, worker = self._goals.get(bytes(goal.goal_id.uuid)), self._worker
@@ -649,7 +671,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
     def report(self, key: str, text: str) -> None:
         """Tell of an error: in diagnostics, and in the log unless one of its kind was there a moment ago."""
         if self.tally.failed(key, text):
-            self.get_logger().error(text)
+            self.get_logger().error(messages.utf8(text))
 
 
 class _Later:
@@ -708,9 +730,10 @@ class _LaterActionServer(ActionServer):  # type: ignore[misc]
 
 
 def _kind(error: BaseException) -> str:
-    """What counts as the same error for the log."""
-    encoding = f" {error.encoding}" if isinstance(error, UnknownEncoding) else ""
-    return type(error).__name__ + encoding
+    """What counts as the same error for the log: the same words, whatever the numbers in them."""
+    if isinstance(error, UnknownEncoding):
+        return f"encoding {error.encoding}"
+    return f"{type(error).__name__} {re.sub('[0-9]+', '', str(error)):.80}"
 
 
 def _in_words(error: BaseException) -> str:

@@ -108,7 +108,8 @@ def declare(node: Any, report: Callable[[str], None]) -> None:
         if problem is not None:
             report(f"{problem}; {spec.default!r} is taken instead")
             value = spec.default
-        value = value or spec.default
+        if value == []:  # which has no type of its own
+            value = spec.default
         try:
             node.declare_parameter(name, value, spec.descriptor(), ignore_override=True)
         except InvalidParameterValueException as error:

@@ -32,6 +32,10 @@ MAX_REQUESTS = 16
 
 DEACTIVATED = "the node was deactivated before the question was answered"
 NO_FRAME = "no frame arrived in time; is the camera running, and is its topic the one that this node listens to?"
+NO_TURN = "the time was up before the question's turn came; allow more time, or ask for less at once"
+
+LONGEST_WAIT = 3600.0
+"""Seconds; the system cannot wait for as long as a tiny rate asks for, so it is looked again after these."""
 
 _log = logging.getLogger("groundlink.ros2")
 
@@ -124,7 +128,9 @@ class Worker:
         self._publish = publish
         self._failed = failed
         self._dropped = dropped
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._asked = threading.Condition(lock)  # a request came: its time may be up first
         self._gate = threading.RLock()  # an answer goes out whole before `stop` returns, or not at all
         self._newest: Frame | None = None
         self._requests: deque[Request] = deque()
@@ -134,8 +140,12 @@ class Worker:
         self._stopped = False
         self._seconds_a_frame = 0.0
         self._due = 0.0
-        self._thread = threading.Thread(target=self._work, name="groundlink-frames", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._work, "groundlink-frames"), (self._watch, "groundlink-timeouts"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waits_for_a_frame(self) -> bool:
@@ -190,6 +200,7 @@ class Worker:
                 raise Busy(f"{MAX_REQUESTS} requests are waiting already; ask again later")
             (self._for_next_frame if request.message is None else self._requests).append(request)
             self._changed.notify()
+            self._asked.notify()
 
     def cancel(self, request: Request) -> None:
         """Withdraw a request; its `done` gets `Cancelled`."""
@@ -216,14 +227,16 @@ class Worker:
             self._for_next_frame.clear()
             self._close_streams()
             self._changed.notify()
+            self._asked.notify()
         if waited is not None:
             self._dropped()
         for request in requests:
             _finish(request, Cancelled(DEACTIVATED))
         with self._gate:
             pass
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=1.0)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=1.0)
 
     def _close_streams(self) -> None:
         for stream in self._streams:
@@ -233,7 +246,7 @@ class Worker:
         request_before = False
         while True:
             with self._changed:
-                expired = self._wait()
+                self._wait()
                 if self._stopped:
                     return
                 # In turn, so that neither requests nor the stream can starve the other.
@@ -244,28 +257,36 @@ class Worker:
                     self._current, self._newest = self._newest, None
                     self._due = time.monotonic() + self._seconds_a_frame
                 current = self._current
-            for late in expired:
-                _finish(late, DeadlineExceeded(NO_FRAME))
             request_before = isinstance(current, Request)
             if isinstance(current, Request):
                 self._answer_request(current)
             elif current is not None:
                 self._answer_frame(current)
 
-    def _wait(self) -> list[Request]:
-        """Wait until there is something to do; return the requests whose frame did not come in time."""
+    def _wait(self) -> None:
+        """Wait until there is something to do."""
+        while not (self._stopped or self._requests):
+            seconds = None if self._newest is None else self._due - time.monotonic()
+            if seconds is not None and seconds <= 0:
+                return
+            self._changed.wait(None if seconds is None else min(seconds, LONGEST_WAIT))
+
+    def _watch(self) -> None:
+        """Answer the requests whose time is up before their turn, also while the backend is at a long question."""
         while not self._stopped:
+            self._expire()
+
+    def _expire(self) -> None:
+        with self._changed:
             now = time.monotonic()
-            expired = [request for request in self._for_next_frame if request.expires <= now]
-            for request in expired:
-                self._for_next_frame.remove(request)
-            if expired or self._requests or (self._newest is not None and now >= self._due):
-                return expired
-            times = [request.expires for request in self._for_next_frame]
-            if self._newest is not None:
-                times.append(self._due)
-            self._changed.wait(max(0.0, min(times) - now) if times else None)
-        return []
+            late = [request for request in (*self._requests, *self._for_next_frame) if request.expires <= now]
+            for request in late:
+                (self._for_next_frame if request.message is None else self._requests).remove(request)
+            if not late and not self._stopped:
+                times = [request.expires - now for request in (*self._requests, *self._for_next_frame)]
+                self._asked.wait(min(times) if times else None)
+        for request in late:
+            _finish(request, DeadlineExceeded(NO_FRAME if request.message is None else NO_TURN))
 
     def _answer_frame(self, frame: Frame) -> None:
         try:

@@ -13,12 +13,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from stub_backends import paint
 from vision_msgs.msg import Detection2DArray
 
-from groundlink.errors import ERROR_CODES, BadImage, BadQuery, GroundlinkError, OutOfMemory
+from groundlink.errors import ERROR_CODES, BackendUnavailable, BadImage, BadQuery, GroundlinkError, OutOfMemory
 from tests.ros2.harness import Inbox, NodeProcess, picture, running, seen_in, stamp_of, until, words_of
 
 FINE = 0
-BAD_IMAGE, BAD_QUERY, BACKEND_FAILED, MEMORY = (
-    ERROR_CODES[error].ros for error in (BadImage, BadQuery, GroundlinkError, OutOfMemory)
+BAD_IMAGE, BAD_QUERY, BACKEND_FAILED, MEMORY, UNAVAILABLE = (
+    ERROR_CODES[error].ros for error in (BadImage, BadQuery, GroundlinkError, OutOfMemory, BackendUnavailable)
 )
 
 
@@ -222,6 +222,20 @@ def test_too_little_memory_for_one_frame_is_an_error_of_that_frame(node: NodePro
     answer = node.locate("memory", image=picture(21))
     assert answer.status == MEMORY and "memory" in answer.message
     assert seen_in(node.see(found, picture(22))) == 22
+
+
+def test_words_that_are_no_utf8_are_told_as_far_as_they_go(folder: Path):
+    with running(folder) as node:
+        found = node.answers()
+        answer = node.locate("path", image=picture(25))
+        assert answer.status == UNAVAILABLE and "cannot read caf?.bin" in answer.message
+        node.set(prompts=["path"])
+        node.publisher("image", Image).publish(picture(26))
+        told = node.diagnosed(lambda values: values["frames_failed"] == "1")
+        assert "caf?.bin" in told["last_error"] and "caf?.bin" in told["message"]
+        assert errors(node, "a frame was not answered: cannot read caf?.bin")
+        node.set(prompts=["thing"])
+        assert seen_in(node.see(found, picture(27))) == 27, "the node goes on"
 
 
 def test_a_parameter_of_the_wrong_type_is_refused_at_run_time(folder: Path):

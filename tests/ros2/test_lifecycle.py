@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from groundlink_ros.action import Locate as LocateAction
 from groundlink_ros.srv import Locate
 from lifecycle_msgs.msg import TransitionEvent
+from rclpy.action import ActionClient
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
@@ -337,6 +340,36 @@ def test_it_runs_in_a_program_beside_other_nodes(executor: type[Executor]):
         return [thread for thread in since if not thread.name.startswith("ThreadPoolExecutor")]
 
     until(lambda: not left(), "no thread of it is left")
+
+
+def test_goals_that_end_at_once_leave_nothing_behind():
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    overrides = [Parameter(name, value=value) for name, value in {"backend": "stub_sleep", "prompts": ["a"]}.items()]
+    node = LocateNode("ended", context=context, namespace=f"/goals{os.getpid()}", parameter_overrides=overrides)
+    action = ActionClient(node, LocateAction, "~/locate")
+    runs = SingleThreadedExecutor(context=context)
+    runs.add_node(node)
+    spinning = threading.Thread(target=runs.spin)
+    spinning.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that the worker is often done before the thread that asked it goes on
+    try:
+        node.start()
+        until(action.server_is_ready, "the action is there")
+        image = picture(1)
+        image.step = 1  # which is refused in no time
+        for _ in range(40):
+            goal = result_of(action.send_goal_async(LocateAction.Goal(image=image)), "the goal is accepted")
+            assert result_of(goal.get_result_async(), "the result").result.status
+        assert node._goals == {}, "no request, and no image of it, is kept"
+    finally:
+        sys.setswitchinterval(interval)
+        runs.shutdown()
+        spinning.join()
+        action.destroy()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_who_uses_it_can_override_the_qos_of_its_topics(folder: Path):

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -211,6 +212,50 @@ def test_a_frame_that_comes_raw_and_compressed_is_looked_at_once(node: NodeProce
     assert [stamps.count(stamp_of(picture(number))) for number in range(21, 26)] == [1] * 5
 
 
+def test_the_first_frame_is_looked_at_once_too_where_it_comes_compressed_before_raw(folder: Path):
+    with running(folder) as node:
+        found = node.watch("detections", Detection2DArray)
+        images, compressed = node.publisher("image", Image), node.publisher("image/compressed", CompressedImage)
+        file = io.BytesIO()
+        Picture.fromarray(paint(31, 160, 120)).save(file, "PNG")
+        for number in range(31, 131):  # until the two have found each other
+            twin = picture(number)
+            compressed.publish(CompressedImage(header=twin.header, format="png", data=file.getvalue()))
+            with suppress(AssertionError):
+                found.wait_for(lambda answer, twin=twin: stamp_of(answer) == stamp_of(twin), 0.3)
+                break
+        images.publish(twin)
+        node.state()  # there and back: it has come
+        images.publish(picture(number - 1))  # an older one, that took longer on its way
+        node.state()
+        assert seen_in(node.see(found, picture(number + 1))) == number + 1
+        stamps = [stamp_of(answer) for answer in found.messages]
+        assert stamps == sorted(set(stamps)), "none twice, and none after a newer one"
+        assert stamps[-2] == stamp_of(twin)
+
+
+def test_a_second_camera_that_comes_and_goes_is_no_lost_frame(folder: Path):
+    with running(folder, settings={"seconds": 0.0}) as node:
+        found = node.answers()
+        for number in range(1, 60):
+            node.see(found, picture(number))
+        other = node.ros.node.create_publisher(Image, node.topic("image"), 10)
+        until(other.get_subscription_count, "the node listens to the other")
+        start = len(found.messages)
+
+        def seen() -> bool:
+            other.publish(picture(100))
+            return any(stamp_of(answer) == stamp_of(picture(100)) for answer in found.messages[start:])
+
+        until(seen, "the other's picture is answered")
+        node.ros.node.destroy_publisher(other)
+        until(lambda: node.ros.node.count_publishers(node.topic("image")) == 1, "the other is gone")
+        node.diagnosed()
+        for number in range(200, 205):
+            node.see(found, picture(number))
+        assert node.diagnosed()["frames_lost"] == "0"
+
+
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 def test_a_transport_that_is_not_wanted_is_not_listened_to(folder: Path, transport: str):
     other = {"raw": "image/compressed", "compressed": "image"}[transport]
@@ -350,6 +395,27 @@ def test_threshold_and_deadline_hold_from_the_next_frame_on(node: NodeProcess, f
     assert 1 <= len(answer.detections) < 50, "what was found by then"
     told = node.diagnosed(lambda values: "deadline" in values.get("last_remark", ""))
     assert told["last_remark"]
+
+
+def test_a_node_that_is_started_disabled_looks_at_nothing_until_it_is_enabled(folder: Path):
+    with running(folder, parameters={"enabled": False}) as node:
+        assert node.get("enabled") is False
+        assert node.diagnosed()["listens_to"] == ""
+        node.set(enabled=True)
+        assert node.see(node.answers(), picture(71)).detections
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-12])
+def test_a_rate_of_nearly_nothing_holds_frames_back_and_no_more(node: NodeProcess, found: Inbox, rate: float):
+    assert node.see(found, picture(72)).detections
+    [result] = node.set(max_rate=rate)
+    assert result.successful
+    node.see(found, picture(73))  # the first one at a new rate is looked at
+    for number in (74, 75):
+        node.publisher("image", Image).publish(picture(number))
+        node.state()  # there and back: it is with the worker
+    node.set(max_rate=0.0)
+    assert seen_in(node.see(found, picture(76))) == 76
 
 
 def test_the_rate_is_held(node: NodeProcess, found: Inbox, folder: Path):

@@ -138,6 +138,21 @@ def test_a_model_that_is_too_slow_is_an_error_in_time(node: NodeProcess, found: 
     assert seen_in(node.see(found, picture(153))) == 153, "the node goes on"
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["own image", "next frame"])
+def test_a_request_that_waits_behind_a_long_question_is_an_error_in_time(
+    node: NodeProcess, found: Inbox, record: Path, own: bool
+):
+    number = 154 + own
+    first = node.locate_later("slow 2.0", image=picture(number))
+    until(lambda: happened(record, "asked", number), "the model is at work")
+    begun = time.monotonic()
+    answer = node.locate("mug", image=picture(156) if own else None, timeout=0.3)
+    assert answer.status == LATE and answer.message
+    assert 0.3 <= time.monotonic() - begun < 1.0
+    assert result_of(first, "the first answer").status == FINE
+    assert seen_in(node.see(found, picture(157 + own))) == 157 + own, "the node goes on"
+
+
 @pytest.mark.parametrize("timeout", [-1.0, float("nan"), float("inf")])
 def test_a_timeout_that_is_none_is_refused(node: NodeProcess, timeout: float):
     answer = node.locate("mug", image=picture(161), timeout=timeout)

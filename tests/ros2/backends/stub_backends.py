@@ -8,6 +8,7 @@ back from the edge). A phrase may begin with a command:
     "slow 2"     sleeps two seconds in one call, which nothing interrupts
     "raise"      a box, then a RuntimeError
     "memory"     a MemoryError
+    "path"       an error about a file whose name is no UTF-8
     "nothing"    no box
     "twins"      two boxes, and which one was meant is open
     "cut"        a box, and the answer breaks off (token_limit)
@@ -126,6 +127,8 @@ class SleepBackend:
             count = int(rest)
         if command == "memory":
             raise MemoryError
+        if command == "path":
+            raise BackendUnavailable("cannot read caf\udce9.bin")
         if command == "bright":
             rows, columns = np.nonzero(image.pixels[image.size[1] // 8 :, :, 0] > (DARK + LIGHT) / 2)
             top = rows.min() + image.size[1] // 8

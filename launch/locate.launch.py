@@ -17,8 +17,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 SHARE = Path(__file__).parent.parent
-# Fast DDS reads the second one up to Jazzy.
+# Fast DDS reads the second one alone up to Jazzy; later, it reads that too and warns of it.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+UP_TO_JAZZY = ("humble", "iron", "jazzy")
 
 # Launch arguments that are parameters of the node of the same name, and how they are read.
 PARAMETERS = {
@@ -70,6 +71,7 @@ def start(context: LaunchContext) -> list[Any]:
         arguments += ["-r", f"image:={given['image']}"]
     if given["log_level"]:
         arguments += ["--log-level", given["log_level"]]
+    variable = PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in UP_TO_JAZZY]
     profile = given["fastdds_profile"]
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         profile = ""
@@ -80,7 +82,7 @@ def start(context: LaunchContext) -> list[Any]:
             name=given["name"],
             namespace=given["namespace"],
             ros_arguments=arguments,
-            additional_env=dict.fromkeys(PROFILE_VARIABLES, profile) if profile else {},
+            additional_env={variable: profile} if profile else {},
             output="screen",
             emulate_tty=True,
             respawn=on["respawn"],

@@ -79,7 +79,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
         for made in classes:
             setattr(module, made, type(made, (Recorded,), {}))
         monkeypatch.setitem(sys.modules, name, module)
-    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_DISTRO"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -150,9 +150,12 @@ def test_the_node_gets_its_name_topic_and_profile(locate: Loaded, monkeypatch: p
     assert (node.named["package"], node.named["executable"]) == ("groundlink_ros", "locate_node")
     assert (node.named["name"], node.named["namespace"], node.named["respawn"]) == ("eyes", "front", True)
     assert node.named["ros_arguments"][-4:] == ["-r", "image:=/camera/image_raw", "--log-level", "debug"]
-    profile = node.named["additional_env"]["FASTDDS_DEFAULT_PROFILES_FILE"]
+    [(variable, profile)] = node.named["additional_env"].items()
+    assert variable == "FASTDDS_DEFAULT_PROFILES_FILE"
     assert Path(profile) == ROOT / "config" / "fastdds.xml"
     assert Path(profile).is_file()
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert locate.run()[0].named["additional_env"] == {"FASTRTPS_DEFAULT_PROFILES_FILE": profile}
     assert locate.run(fastdds_profile="")[0].named["additional_env"] == {}
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/my/own.xml")
     assert locate.run()[0].named["additional_env"] == {}

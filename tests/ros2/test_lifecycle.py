@@ -228,7 +228,7 @@ def shared_memory(processes: str = "[0-9]*") -> set[str]:
     found: set[str] = set()
     for maps in Path("/proc").glob(f"{processes}/maps"):
         with suppress(OSError):  # it has ended by now
-            found |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/fastdds_" in line}
+            found |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/fast" in line}
     return found
 
 

@@ -139,7 +139,7 @@ def _files(source: str) -> list[str]:
         return [source]
     files = sorted(str(file) for file in folder.iterdir() if file.suffix in {".json", ".jsonl"})
     if not files:
-        raise BadData(f"{printable(source)}: is a folder without files in .json or .jsonl")
+        raise BadData(f"{printable(source)}: cannot be read: it is a folder without files in .json or .jsonl")
     return files
 
 

@@ -318,7 +318,7 @@ def _targets(pictures: list[tuple[str, Any]], place: str | None) -> dict[str, Pa
     Raises:
         BadOutput: a place that cannot be written, or that would overwrite a picture given.
     """
-    from groundlink.files import check_picture_path
+    from groundlink.files import check_picture_path, make_folder
     from groundlink.image import printable
 
     if place is None:
@@ -332,10 +332,7 @@ def _targets(pictures: list[tuple[str, Any]], place: str | None) -> dict[str, Pa
     else:
         if out.suffix and not out.is_dir() and len(names) > 1:
             raise BadOutput(f"{printable(str(out))}: {len(names)} pictures are drawn into a folder; give one")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadOutput(f"{printable(str(out))}: the folder cannot be made ({error.strerror})") from error
+        make_folder(out)
         used = set()
         for name in names:
             stem = "stdin" if name == "-" else Path(name).stem
@@ -469,10 +466,12 @@ class Progress:
 
 @app.command("eval")
 def evaluate(
-    file: Annotated[
-        str,
+    files: Annotated[
+        list[str],
         typer.Argument(
-            help="Questions with their true answers: COCO-style JSON, or JSON lines with image, phrase and bbox.",
+            metavar="FILE...",
+            help="Questions with their true answers: COCO-style JSON, JSON lines with image, phrase and bbox, or "
+            "targets on screens as ScreenSpot, ScreenSpot-v2 and ScreenSpot-Pro have them; or a folder of such files.",
             show_default=False,
         ),
     ],
@@ -508,7 +507,21 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False,
+    images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The folder of the pictures. Default: beside the file, or in images.", show_default=False),
+    ] = None,
+    misses: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="A folder for pictures of the targets that were missed, with the truth and the answer.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON, in one line; of targets, a last line has what is right by type."),
+    ] = False,
 ) -> None:
     """Measure a backend: ask questions whose answers are known, and compare.
 
@@ -517,9 +530,13 @@ def evaluate(
     Exit code: 0 done, whatever was measured; 2 and above an error.
 
     groundlink eval instances.json --backend locateanything --out results
+
+    groundlink eval targets.jsonl ambiguous.jsonl --misses missed
     """
     from groundlink.evaluation.cases import read_cases
     from groundlink.evaluation.run import evaluate as ask_all
+    from groundlink.evaluation.screenspot import Target, draw_misses
+    from groundlink.files import make_folder
     from groundlink.image import printable
 
     settings = dict(parse_setting(text) for text in setting or [])
@@ -527,14 +544,19 @@ def evaluate(
         settings["model"] = model
     with Progress() as progress:
         progress.show("reading the questions", 0.0)
-        cases = read_cases(file, task.value if task else None, limit, seed)
+        cases = read_cases(files, task.value if task else None, limit, seed, images)
+        if misses is not None:
+            if not any(isinstance(case, Target) for case in cases):
+                raise BadQuery("--misses draws targets on screens, and there are none in what is asked; leave it out")
+            make_folder(misses)
 
         import groundlink
 
         progress.show(f"loading {backend or 'the backend'}", 0.0)
         with groundlink.load(backend, on_progress=progress.show, **settings) as locator:
             locator.on_progress = None  # the bar is for the questions now
-            about = {"data": printable(file), "limit": limit, "draw": seed}
+            names = [printable(file) for file in files]
+            about = {"data": names[0] if len(names) == 1 else names, "limit": limit, "draw": seed}
             report = ask_all(
                 locator,
                 cases,
@@ -542,8 +564,12 @@ def evaluate(
                 folder=out,
                 on_progress=lambda done, total: progress.show(f"{done}/{total} questions", done / total),
             )
+        if misses is not None and report.screens is not None:
+            draw_misses(report.screens, misses, lambda done, total: progress.show("drawing misses", done / total))
     if as_json:
         print_json(report.to_json())
+        if report.screens is not None:
+            print_json(report.screens.line())
     else:
         _print_evaluation(report, out)
 

@@ -34,6 +34,21 @@ def check_picture_path(path: Path) -> None:
         raise BadOutput(f"{name}: the folder {printable(str(parent))} may not be written to")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that can be written to, unless it is there.
+
+    Raises:
+        BadOutput: that cannot be done.
+    """
+    name = printable(str(path))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadOutput(f"{name}: the folder cannot be made ({error.strerror})") from error
+    if not os.access(path, os.W_OK):
+        raise BadOutput(f"{name}: the folder may not be written to")
+
+
 def save_picture(image: Image.Image, path: Path) -> None:
     """Write an image in the format of the path's ending; an existing file is replaced only by a whole one.
 

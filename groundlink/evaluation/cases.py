@@ -8,16 +8,19 @@ COCO-style JSON: `images` (`id`, `file_name`, `width`, `height`), `categories` (
 Cases, JSON lines: `image` (path beside the file), `phrase` (or `phrases`, for the tasks that take several), `bbox`
 [x1, y1, x2, y2] in pixels, or a list of such, or null for what is not there; and, if wanted, `task` (`ground_one` if
 not given), `labels` (of each box, where there are several phrases or none), `group` and `id`.
+
+Targets on screens, as ScreenSpot has them: `groundlink.evaluation.screenspot`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,37 +85,66 @@ class Options:
     Attributes:
         task: what to ask; None for what the file says, or the reader's own choice.
         seed: of what is drawn, such as absent categories.
+        images: the folder of the pictures; None for beside the file.
     """
 
     task: Task | None = None
     seed: int = 0
+    images: Path | None = None
 
 
 Reader = Callable[[str, Options], Iterable[Case]]
 
 
-def read_cases(source: str, task: Task | None = None, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """Return the cases of a file, or of a reader that is named.
+def read_cases(
+    source: str | Sequence[str],
+    task: Task | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    images: Path | None = None,
+) -> list[Case]:
+    """Return the cases of files, or of readers that are named.
 
     Args:
-        source: the path of a file in one of the formats above, or a key of `READERS`.
+        source: the path of a file in one of the formats above, of a folder of such files, or a key of `READERS`; or
+            several of these. The names of cases then begin with that of their file.
         task: what to ask; None for what the file says.
         limit: how many cases at most; None for all.
         seed: of what is drawn, such as absent categories.
+        images: the folder of the pictures; None for beside each file.
 
     Raises:
-        BadData: the file is missing, empty, of no known format, or wrong; the message names file, line and value.
+        BadData: a file is missing, empty, of no known format, or wrong; the message names file, line and value.
         BadImage: a picture is missing or cannot be opened; likewise.
     """
-    name = source if source in READERS and not Path(source).exists() else _format(Path(source))
-    cases = list(islice(READERS[name](source, Options(task, seed)), limit))
+    sources = [file for one in ([source] if isinstance(source, str) else source) for file in _files(one)]
+    cases = list(islice(_cases_of(sources, Options(task, seed, images)), limit))
     if not cases:
         asked = f" for the task {task!r}" if task else ""
-        raise BadData(f"{printable(source)}: holds no questions{asked}")
+        raise BadData(f"{printable(', '.join(sources))}: holds no questions{asked}")
     return cases
 
 
-def _read(path: Path) -> str:
+def _cases_of(sources: list[str], options: Options) -> Iterator[Case]:
+    for source in sources:
+        name = source if source in READERS and not Path(source).exists() else _format(Path(source))
+        for case in READERS[name](source, options):
+            yield replace(case, name=f"{source}:{case.name}") if len(sources) > 1 else case
+
+
+def _files(source: str) -> list[str]:
+    """Return the files of a folder, or the source itself."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return [source]
+    files = sorted(str(file) for file in folder.iterdir() if file.suffix in {".json", ".jsonl"})
+    if not files:
+        raise BadData(f"{printable(source)}: cannot be read: it is a folder without files in .json or .jsonl")
+    return files
+
+
+def text_of(path: Path) -> str:
+    """Return what a file holds. Raises BadData."""
     name = printable(str(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -129,28 +161,33 @@ def _read(path: Path) -> str:
 
 def _format(path: Path) -> str:
     """Return which reader a file is for, by its content."""
-    text, name = _read(path), printable(str(path))
+    text, name = text_of(path), printable(str(path))
     try:
-        value = _json(text)
+        value = parsed(text)
     except ValueError as error:
         # Or each line is a value of its own.
         first = next(line for line in text.split("\n") if line.strip())
         try:
-            value = _json(first)
+            value = parsed(first)
         except ValueError:
             raise BadData(f"{name}:{getattr(error, 'lineno', 1)}: is not JSON ({error})") from error
+    row = value[0] if isinstance(value, list) and value else value
     if isinstance(value, dict) and {"images", "annotations"} & set(value):
         return "coco"
+    if isinstance(row, dict) and {"instruction", "img_filename"} & set(row) and not {"phrase", "phrases"} & set(row):
+        return "screenspot"
     if isinstance(value, dict) and "image" in value:
         return "cases"
-    what = f"an object with {', '.join(map(repr, value)) or 'nothing'}" if isinstance(value, dict) else repr(value)
+    what = f"an object with {', '.join(map(repr, row)) or 'nothing'}" if isinstance(row, dict) else repr(row)
     raise BadData(
-        f"{name}:1: is of no known format; known are COCO ('images', 'annotations', 'categories') and lines of cases "
-        f"('image', 'phrase', 'bbox'), but this is {what:.120}"
+        f"{name}:1: is of no known format; known are COCO ('images', 'annotations', 'categories'), lines of cases "
+        "('image', 'phrase', 'bbox'), and targets as ScreenSpot has them ('image' or 'img_filename', 'instruction', "
+        f"'bbox'), but this is {f'a list of {what}' if isinstance(value, list) and value else what:.120}"
     )
 
 
-def _json(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """Return a JSON value. Raises ValueError, also where it is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -169,27 +206,27 @@ def read_coco(source: str, options: Options) -> Iterator[Case]:
     task: Task = options.task or "detect"
     if task in ("read", "example"):
         raise BadQuery(f"{where}: categories are no question for the task {task!r}; ask detect, ground or point")
-    data = _json(_read(path))
-    names = {row["id"]: str(_field(row, "name", at)) for at, row in _with_ids(data, "categories", where)}
+    data = parsed(text_of(path))
+    names = {row["id"]: str(value_of(row, "name", at)) for at, row in _with_ids(data, "categories", where)}
     images = {row["id"]: (at, row) for at, row in _with_ids(data, "images", where)}
     truths: dict[Any, list[Truth]] = {number: [] for number in images}
     sizes = {}
     for number, (at, row) in images.items():
-        sizes[number] = (_count(row, "width", at), _count(row, "height", at))
+        sizes[number] = (count_of(row, "width", at), count_of(row, "height", at))
     crowds: dict[Any, set[str]] = {number: set() for number in images}
     for at, row in _rows(data, "annotations", where):
-        number, category = _field(row, "image_id", at), _field(row, "category_id", at)
+        number, category = value_of(row, "image_id", at), value_of(row, "category_id", at)
         for known, key, what in ((images, number, "image"), (names, category, "category")):
             if not isinstance(key, (int, str)) or key not in known:
                 raise BadData(f"{at}: there is no {what} with the id {key!r:.60}")
         if row.get("iscrowd"):
             crowds[number].add(names[category])
             continue
-        x, y, width, height = _numbers(_field(row, "bbox", at), at)
-        truths[number].append(Truth(names[category], _box((x, y, x + width, y + height), sizes[number], at)))
+        x, y, width, height = four_numbers(value_of(row, "bbox", at), at)
+        truths[number].append(Truth(names[category], checked_box((x, y, x + width, y + height), sizes[number], at)))
     for number, (at, row) in images.items():
-        picture = _picture(path, str(_field(row, "file_name", at)), at)
-        if (size := _size(picture, at)) != sizes[number]:
+        picture = find_picture(path, str(value_of(row, "file_name", at)), at, options.images)
+        if (size := picture_size(picture, at)) != sizes[number]:
             raise BadData(f"{at}: says {sizes[number]} is the size of {printable(str(picture))}, but that has {size}")
         present = sorted({truth.label for truth in truths[number]})
         absent = sorted(set(names.values()) - set(present) - crowds[number])
@@ -199,12 +236,12 @@ def read_coco(source: str, options: Options) -> Iterator[Case]:
             phrases = present + absent[: 1 + len(present) // 4]
             draw.shuffle(phrases)
             if phrases:
-                yield Case(f"{number}", picture, size, _query(task, phrases, at), tuple(truths[number]))
+                yield Case(f"{number}", picture, size, query_of(task, phrases, at), tuple(truths[number]))
             continue
         for label in present + absent[:1]:
             truth = tuple(truth for truth in truths[number] if truth.label == label)
             if len(truth) <= 1 or task not in ONE_TRUTH:
-                yield Case(f"{number}/{label}", picture, size, _query(task, [label], at), truth)
+                yield Case(f"{number}/{label}", picture, size, query_of(task, [label], at), truth)
 
 
 def _rows(data: dict[str, Any], name: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -223,7 +260,7 @@ def _with_ids(data: dict[str, Any], name: str, where: str) -> Iterator[tuple[str
     """Yield the objects of a list where each has an `id` of its own."""
     seen: set[int | str] = set()
     for at, row in _rows(data, name, where):
-        number = _field(row, "id", at)
+        number = value_of(row, "id", at)
         if not isinstance(number, (int, str)) or number in seen:
             raise BadData(f"{at}: 'id' is a number or a text that no other of the {name} has, not {number!r:.60}")
         seen.add(number)
@@ -234,12 +271,12 @@ def read_lines(source: str, options: Options) -> Iterator[Case]:
     """Yield the cases of a file of JSON lines; `options.task` overrules what the lines say."""
     path = Path(source)
     seen: set[str] = set()
-    for number, line in enumerate(_read(path).split("\n"), start=1):
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
         if not line.strip():
             continue
         at = f"{printable(source)}:{number}"
         try:
-            row = _json(line)
+            row = parsed(line)
         except ValueError as error:
             raise BadData(f"{at}: is not JSON ({error})") from error
         if not isinstance(row, dict):
@@ -248,11 +285,11 @@ def read_lines(source: str, options: Options) -> Iterator[Case]:
         if name in seen:
             raise BadData(f"{at}: the id {name!r} was there before; each line has its own, or none")
         seen.add(name)
-        yield _case(path, name, row, options.task, at)
+        yield _case(path, name, row, options, at)
 
 
-def _case(path: Path, name: str, row: dict[str, Any], wanted: Task | None, at: str) -> Case:
-    task = wanted or row.get("task", "ground_one")
+def _case(path: Path, name: str, row: dict[str, Any], options: Options, at: str) -> Case:
+    task = options.task or row.get("task", "ground_one")
     if "phrase" in row and "phrases" in row:
         raise BadData(f"{at}: has 'phrase' and 'phrases'; give one of them")
     phrases = [row["phrase"]] if "phrase" in row else row.get("phrases", [])
@@ -260,10 +297,10 @@ def _case(path: Path, name: str, row: dict[str, Any], wanted: Task | None, at: s
         raise BadData(f"{at}: what to look for is text, not {phrases!r:.60}")
     if not phrases and task not in ("read",):
         raise BadData(f"{at}: has no 'phrase'")
-    query = _query(task, phrases, at)
-    picture = _picture(path, str(_field(row, "image", at)), at)
-    size = _size(picture, at)
-    boxes = _field(row, "bbox", at)
+    query = query_of(task, phrases, at)
+    picture = find_picture(path, str(value_of(row, "image", at)), at, options.images)
+    size = picture_size(picture, at)
+    boxes = value_of(row, "bbox", at)
     if boxes is None:
         boxes = []
     elif isinstance(boxes, list) and boxes and not isinstance(boxes[0], list):
@@ -280,8 +317,15 @@ def _case(path: Path, name: str, row: dict[str, Any], wanted: Task | None, at: s
     for label in labels:
         if phrases and label not in phrases and label not in query.phrases:
             raise BadData(f"{at}: the label {label!r:.60} is none of the phrases")
-    truth = tuple(Truth(str(label), _box(_numbers(box, at), size, at)) for label, box in zip(labels, boxes))
+    truth = tuple(Truth(str(label), checked_box(four_numbers(box, at), size, at)) for label, box in zip(labels, boxes))
     return Case(name, picture, size, query, truth, str(row.get("group", "")))
+
+
+def read_screenspot(source: str, options: Options) -> Iterator[Case]:
+    """Yield the targets of a ScreenSpot-style file; see `groundlink.evaluation.screenspot`."""
+    from groundlink.evaluation.screenspot import read_targets
+
+    yield from read_targets(source, options)
 
 
 def read_scenes(source: str, options: Options) -> Iterator[Case]:
@@ -294,33 +338,38 @@ def read_scenes(source: str, options: Options) -> Iterator[Case]:
 READERS: dict[str, Reader] = {
     "coco": read_coco,
     "cases": read_lines,
+    "screenspot": read_screenspot,
     "scenes": read_scenes,
     "new-combinations": read_scenes,
 }
 """The formats by their names; a reader that needs no file is asked for by its name in the place of one."""
 
 
-def _query(task: Any, phrases: list[str], at: str) -> Query:
+def query_of(task: Any, phrases: list[str], at: str) -> Query:
+    """Make a query. Raises BadData where the words cannot be one."""
     try:
         return Query(task, tuple(phrases))
     except BadQuery as error:
         raise BadData(f"{at}: {error}") from error
 
 
-def _field(row: dict[str, Any], name: str, at: str) -> Any:
+def value_of(row: dict[str, Any], name: str, at: str) -> Any:
+    """Return a field of a row. Raises BadData where it is missing."""
     if name not in row:
         raise BadData(f"{at}: has no {name!r}")
     return row[name]
 
 
-def _count(row: dict[str, Any], name: str, at: str) -> int:
-    value = _field(row, name, at)
+def count_of(row: dict[str, Any], name: str, at: str) -> int:
+    """Return a field that is a whole number of at least 1; BadData where it is not."""
+    value = value_of(row, name, at)
     if type(value) is not int or value < 1:
         raise BadData(f"{at}: {name!r} is a whole number of at least 1, not {value!r:.60}")
     return value
 
 
-def _numbers(values: Any, at: str) -> tuple[float, float, float, float]:
+def four_numbers(values: Any, at: str) -> tuple[float, float, float, float]:
+    """Return four finite numbers. Raises BadData where it is anything else."""
     sound = isinstance(values, list) and len(values) == 4
     if not sound or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
         raise BadData(f"{at}: a box has four numbers, not {values!r:.80}")
@@ -328,8 +377,8 @@ def _numbers(values: Any, at: str) -> tuple[float, float, float, float]:
     return a, b, c, d
 
 
-def _box(corners: Box, size: tuple[int, int], at: str) -> Box:
-    """Return a box that was checked, clipped where it reaches over the edge by less than a pixel."""
+def checked_box(corners: Box, size: tuple[int, int], at: str) -> Box:
+    """Return a box, clipped where it reaches over the edge by less than a pixel; BadData where it is none."""
     x1, y1, x2, y2 = corners
     width, height = size
     told = f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]"
@@ -343,16 +392,28 @@ def _box(corners: Box, size: tuple[int, int], at: str) -> Box:
     return clipped
 
 
-def _picture(file: Path, name: str, at: str) -> Path:
-    places = [file.parent / name, file.parent / "images" / name]
+_PLACES = ("", "images", "../images", "screenspotv2_image")
+"""Where pictures lie, seen from the file: the last two are the published ScreenSpot-Pro and ScreenSpot-v2."""
+
+
+def find_picture(file: Path, name: str, at: str, images: Path | None = None) -> Path:
+    """Return the path of a picture that a file names, in `images` if that is given.
+
+    Raises:
+        BadImage: it is missing.
+    """
+    if images is not None:
+        places = [images / name, images / Path(name).name]
+    else:
+        places = [file.parent / place / name for place in _PLACES]
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):  # noqa: PTH113 - of a name that is none `Path` raises an error
             return place
-    raise BadImage(f"{at}: the image {printable(str(places[0]))} is missing")
+    raise BadImage(f"{at}: the image {printable(str(places[0]))} is missing; give the folder of the images (--images)")
 
 
-def _size(path: Path, at: str) -> tuple[int, int]:
-    """Return width and height of an upright picture, from its head alone."""
+def picture_size(path: Path, at: str) -> tuple[int, int]:
+    """Return width and height of an upright picture, from its head alone. Raises BadImage."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whoever opens it to look at it checks all of it

@@ -54,6 +54,7 @@ from groundlink.evaluation.metrics import (
     single,
     speed,
 )
+from groundlink.evaluation.screenspot import Screens, Target, score_targets
 from groundlink.files import save_text, unwritable
 from groundlink.image import printable
 from groundlink.locator import Locator
@@ -288,6 +289,8 @@ class Report:
         duplicates: pairs of boxes that say the same, in proportion to all boxes; None where there are none.
         reliability: whether scores and spreads can be believed: `box` and `point`, and both after a calibration.
         speed: of answers whose picture was not kept from an earlier question, without the first of the run.
+        screens: targets on screens, which count in none of the others but `n`, `failures`, `incomplete` and `errors`;
+            None where there are none.
     """
 
     about: dict[str, Any]
@@ -303,10 +306,12 @@ class Report:
     duplicates: float | None
     reliability: dict[str, Reliability]
     speed: Speed
+    screens: Screens | None = None
 
     def tables(self) -> dict[str, dict[str, Result]]:
         """Return the tables by their titles, for people; empty ones are left out."""
         tables: dict[str, dict[str, Result]] = {
+            **({} if self.screens is None else self.screens.tables()),
             "One thing": {**self.single},
             "Several things (F1 of means over images, labels must match)": {**self.several},
             "Several things, as published (not comparable with each other)": {**self.published},
@@ -330,6 +335,7 @@ class Report:
             **{part: {name: row.to_json() for name, row in getattr(self, part).items()} for part in parts},
             "duplicates": rounded(self.duplicates),
             "speed": self.speed.to_json(),
+            **({} if self.screens is None else {"screens": self.screens.to_json()}),
         }
 
     def summary(self) -> str:
@@ -348,7 +354,7 @@ class Report:
             lines += ["", f"## {title}", "", kind.header("group"), *(row.row(name) for name, row in rows.items())]
         if self.errors:
             lines += ["", "## Errors", "", *(f"- {count} × {error}" for error, count in self.errors.items())]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + ("" if self.screens is None else self.screens.to_markdown())
 
 
 def score(
@@ -368,7 +374,9 @@ def score(
     Raises:
         BadData: a case has no prediction.
     """
-    pairs = _pairs(cases, predictions)
+    everything = _pairs(cases, predictions)
+    targets = [(case, prediction) for case, prediction in everything if isinstance(case, Target)]
+    pairs = [pair for pair in everything if not isinstance(pair[0], Target)]
     believed: dict[str, Reliability] = {}
     for kind, given in _evidence(pairs).items():
         believed[kind] = reliability(given)
@@ -381,12 +389,12 @@ def score(
     if there:
         truths = [_truth(case) for case, _ in several]
         published = {"pooled": f1(truths, boxes, match_labels=False), "COCO": f1_coco(truths, boxes)}
-    errors = Counter(prediction.error for _, prediction in pairs if prediction.error is not None)
+    errors = Counter(prediction.error for _, prediction in everything if prediction.error is not None)
     return Report(
         about=about or {},
-        n=len(pairs),
-        failures=sum(prediction.failed for _, prediction in pairs),
-        incomplete=sum(prediction.answer is None or not prediction.answer.complete for _, prediction in pairs),
+        n=len(everything),
+        failures=sum(prediction.failed for _, prediction in everything),
+        incomplete=sum(prediction.answer is None or not prediction.answer.complete for _, prediction in everything),
         errors=dict(errors.most_common()),
         single=_by_group(pairs, lambda case: case.query.task in ONE_TRUTH and bool(case.truth), _single),
         several=_by_group(pairs, _is_several, _several),
@@ -396,6 +404,7 @@ def score(
         duplicates=duplicate_ratio([_boxes(*pair) for pair in pairs]),
         reliability=believed,
         speed=_speed([prediction for _, prediction in pairs]),
+        screens=score_targets(targets) if targets else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -224,11 +225,12 @@ def test_twenty_activations_leave_nothing_behind(folder: Path):
 
 
 def shared_memory(processes: str = "[0-9]*") -> set[str]:
-    """The files of the middleware's shared memory that processes have open; all processes if not one is named."""
+    """The middleware's segments of shared memory that processes have open; all processes if not one is named."""
     found: set[str] = set()
     for maps in Path("/proc").glob(f"{processes}/maps"):
         with suppress(OSError):  # it has ended by now
-            found |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/fast" in line}
+            # Not its ports: small, of a number each, and used again by whoever gets the number.
+            found |= set(re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}$", maps.read_text(), re.MULTILINE))
     return found
 
 

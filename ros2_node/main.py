@@ -112,15 +112,17 @@ def _keep_freed_memory() -> None:
     """Let the C library of Linux keep the memory of one frame for the next one.
 
     It would give an image's memory back at once and get it again, page by page: at 1920×1080 that takes as long as all
-    else on an image's way through ROS.
+    else on an image's way through ROS. And keep it in two places, not in one for each of many threads: a model that is
+    loaded and freed again and again would take more each time, as its threads are new ones.
     """
-    threshold, trim = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    threshold, trim, arenas = -3, -1, -8  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return
     mallopt(threshold, 32 * 2**20)
     mallopt(trim, 128 * 2**20)
+    mallopt(arenas, 2)
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:

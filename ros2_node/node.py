@@ -5,11 +5,14 @@ Callbacks only take and hand on; looking at images is done by the worker's threa
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -268,6 +271,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             unmake()
         self._made = []
         self._queries, self._asked, self._task, self._camera = (), None, None, None
+        if locator is not None:
+            del locator
+            _give_memory_back()
 
     # --- Images
 
@@ -727,6 +733,13 @@ class _LaterActionServer(ActionServer):  # type: ignore[misc]
     def notify_execute(self, goal_handle: Any, execute_callback: Any) -> None:
         begin = execute_callback or self._execute_callback
         begin(goal_handle, partial(super().notify_execute, goal_handle))
+
+
+def _give_memory_back() -> None:
+    """Give back to the system what a model had: Python waits for a collection, and the C library of Linux keeps it."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _kind(error: BaseException) -> str:

@@ -234,6 +234,18 @@ def shared_memory(processes: str = "[0-9]*") -> set[str]:
     return found
 
 
+def test_a_model_that_is_loaded_and_freed_again_and_again_takes_no_more_memory(folder: Path):
+    with running(folder, backend="ocr", parameters={"autostart": False}) as node:
+        node.wait_until("unconfigured")
+        found, memory = node.watch("detections", Detection2DArray), []
+        for number in range(8):
+            assert node.change("configure") and node.change("activate")
+            node.see(found, picture(number))
+            assert node.change("deactivate") and node.change("cleanup")
+            memory.append(node.memory())
+        assert memory[-1] < memory[1] + 50e6, memory
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_ends_it_within_two_seconds_whatever_it_does(folder: Path, tmp_path: Path, how):
     stubborn = {"backend": "stub_stubborn", "settings": {"seconds": 5.0, "record": str(tmp_path / "record")}}

@@ -52,7 +52,7 @@ DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=R
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 BURST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=4 * MAX_REQUESTS, reliability=ReliabilityPolicy.RELIABLE)
-"""Of the service: requests that come at once are all answered, those that are too many with `Busy`."""
+"""Of the service and the action: requests that come at once are all answered, those that are too many with `Busy`."""
 
 _NO_STAGES = frozenset({"total", "tokens", "steps", "switches", "boxes_per_second"})
 """What a backend tells among its times that is none, or that `inference` tells already."""
@@ -109,6 +109,9 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             "~/locate",
             execute_callback=self._on_goal,
             cancel_callback=self._on_cancel,
+            goal_service_qos_profile=BURST,
+            cancel_service_qos_profile=BURST,
+            result_service_qos_profile=BURST,
         )
         # Of wall time: diagnostics go on where simulated time stands still.
         self._timer = self.create_timer(1.0, self._every_second, clock=Clock(clock_type=ClockType.STEADY_TIME))

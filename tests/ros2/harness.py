@@ -247,7 +247,8 @@ class NodeProcess(Process):
         # lost.
         for service, kind in SERVICES.items():
             self._clients[self.topic(service)] = self.ros.node.create_client(kind, self.topic(service))
-        self._action = ActionClient(self.ros.node, LocateAction, self.topic("~/locate"))
+        deep = {f"{name}_service_qos_profile": QoSProfile(depth=100) for name in ("goal", "result", "cancel")}
+        self._action = ActionClient(self.ros.node, LocateAction, self.topic("~/locate"), **deep)
 
     def topic(self, name: str) -> str:
         """The full name of `image` (in the namespace), `~/prompts` (the node's own) or `/clock`."""
@@ -394,12 +395,25 @@ class NodeProcess(Process):
 
     def ask(self, *prompts: str, image: Image | None = None, timeout: float = 0.0) -> Goal:
         """Send a goal to the action and return it once it is accepted or refused."""
+        feedback: list[tuple[float, Any]] = []
+        sent = self.ask_later(*prompts, image=image, timeout=timeout, feedback=feedback)
+        return Goal(result_of(sent, "the goal is accepted or refused"), feedback)
+
+    def ask_later(
+        self, *prompts: str, image: Image | None = None, timeout: float = 0.0, feedback: list[Any] | None = None
+    ) -> Any:
+        """Send a goal and return the future of its handle; `feedback` gets each detection, with the moment it came."""
         action = self._action
         until(lambda: self._alive() and action.server_is_ready(), "the action is there")
         goal = LocateAction.Goal(prompts=list(prompts), timeout=timeout)
         if image is not None:
             goal.image = image
-        return Goal(action, goal)
+
+        def take(message: Any) -> None:
+            if feedback is not None:
+                feedback.append((time.monotonic(), message.feedback.detection))
+
+        return action.send_goal_async(goal, feedback_callback=take)
 
     def end(self) -> None:
         """End it by force where it still runs, and the test's own node with it."""
@@ -415,15 +429,11 @@ class Goal:
         GoalStatus.STATUS_ABORTED: "aborted"
     }
 
-    def __init__(self, action: ActionClient, goal: LocateAction.Goal) -> None:
-        self.feedback: list[tuple[float, Any]] = []
-        sent = action.send_goal_async(goal, feedback_callback=self._take)
-        self.handle = result_of(sent, "the goal is accepted or refused")
-        self.accepted: bool = self.handle.accepted
-        self._result = self.handle.get_result_async() if self.accepted else None
-
-    def _take(self, message: Any) -> None:
-        self.feedback.append((time.monotonic(), message.feedback.detection))
+    def __init__(self, handle: Any, feedback: list[tuple[float, Any]]) -> None:
+        self.handle = handle
+        self.feedback = feedback
+        self.accepted: bool = handle.accepted
+        self._result = handle.get_result_async() if self.accepted else None
 
     def result(self) -> tuple[str, LocateAction.Result]:
         """Wait for the end: succeeded, canceled or aborted, and the result."""

@@ -283,6 +283,13 @@ def test_several_goals_at_once_have_answers_of_their_own(node: NodeProcess):
     assert gone.result()[0] in ("canceled", "succeeded")
 
 
+def test_of_goals_that_come_at_once_none_is_lost(node: NodeProcess):
+    goals = [node.ask_later(image=picture(310 + place)) for place in range(30)]
+    results = [result_of(goal, "the goal is accepted").get_result_async() for goal in goals]
+    status = [result_of(result, "the result of a goal").result.status for result in results]
+    assert set(status) <= {FINE, BUSY} and FINE in status
+
+
 def test_more_goals_than_fit_are_refused_at_once(node: NodeProcess):
     goals = [node.ask("slow 0.5", image=picture(220))]
     goals += [node.ask("mug", image=picture(221 + place)) for place in range(24)]

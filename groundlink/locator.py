@@ -390,8 +390,16 @@ class Locator:
         """
         question = self._question(query)
         look_at = getattr(self.backend, "check", None)
-        if look_at is not None:
-            look_at(question)
+        try:
+            if look_at is not None:
+                look_at(question)
+        except GroundlinkError:
+            raise
+        except Exception as error:
+            raise GroundlinkError(
+                f"the backend {self.info.name!r} failed to check the query ({type(error).__name__}: {error}); "
+                "this is a fault in the backend, please report it"
+            ) from error
         return question
 
     def close(self, *, seconds: float | None = None) -> None:

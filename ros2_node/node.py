@@ -112,6 +112,7 @@ class LocateNode(LifecycleNode):  # type: ignore[misc]
             goal_service_qos_profile=BURST,
             cancel_service_qos_profile=BURST,
             result_service_qos_profile=BURST,
+            result_timeout=10,
         )
         # Of wall time: diagnostics go on where simulated time stands still.
         self._timer = self.create_timer(1.0, self._every_second, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -266,6 +266,12 @@ def test_a_query_can_be_checked_without_a_picture(slow):
         slow.check("  ")
 
 
+def test_a_backend_that_fails_to_check_a_query_is_told_of(slow, monkeypatch):
+    monkeypatch.setattr(slow.backend, "check", lambda query: 1 / 0, raising=False)
+    with pytest.raises(GroundlinkError, match=r"failed to check the query.*ZeroDivisionError"):
+        slow.check("1 box")
+
+
 def test_a_dropped_locator_ends_its_threads():
     locator = groundlink.load("slow")
     locator.locate(IMAGE, "1 box")

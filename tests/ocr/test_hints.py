@@ -16,15 +16,22 @@ BOTTOM_RIGHT = Place(frozenset({"bottom", "right"}))
 @pytest.mark.parametrize(
     ("phrase", "words", "hints"),
     [
-        ("the second Delete", "Delete", (Ordinal(1),)),
-        ("the last Delete button", "Delete button", (Ordinal(-1),)),
-        ("the third tab from the left", "tab", (Ordinal(2, "left"),)),
+        ("the second Delete", "the Delete", (Ordinal(1),)),
+        ("the last Delete button", "the Delete button", (Ordinal(-1),)),
+        ("the third tab from the left", "the tab", (Ordinal(2, "left"),)),
         ("Delete, third from the top", "Delete", (Ordinal(2, "top"),)),
+        ("Rename, third from top", "Rename", (Ordinal(2, "top"),)),
+        ("the Details third from the right", "the Details", (Ordinal(2, "right"),)),
+        ("the very last Details", "the Details", (Ordinal(-1),)),
+        ("third Add to cart from left", "the Add to cart", (Ordinal(2, "left"),)),
         ("Delete #2", "Delete", (Ordinal(1),)),
-        ("leftmost OK", "OK", (Ordinal(0, "left"),)),
+        ("leftmost OK", "the OK", (Ordinal(0, "left"),)),
         ("cancel, bottom right", "cancel", (BOTTOM_RIGHT,)),
         ("Cancel in the bottom-right corner of the page", "Cancel", (BOTTOM_RIGHT,)),
-        ("the top right Save", "Save", (Place(frozenset({"top", "right"})),)),
+        ("Refresh (bottom right)", "Refresh", (BOTTOM_RIGHT,)),
+        ("the sidebar's Search link", "the Search link", (Place(frozenset({"left"}), zone=True),)),
+        ("Status page (not Home page)", "Status page", (Not("Home page"),)),
+        ("the top right Save", "the Save", (Place(frozenset({"top", "right"})),)),
         ("Settings in the sidebar", "Settings", (Place(frozenset({"left"}), zone=True),)),
         ("the field below Email", "the field", (Relation("below", "Email"),)),
         ("Edit to the left of Ada Lovelace", "Edit", (Relation("left", "Ada Lovelace"),)),
@@ -36,7 +43,7 @@ BOTTOM_RIGHT = Place(frozenset({"bottom", "right"}))
         ("the button between Save and Cancel", "the button", (Between("Save", "Cancel"),)),
         ("Save, not Save as", "Save", (Not("Save as"),)),
         ("Settings, not the one in the header", "Settings", (Not(Place(frozenset({"top"}), zone=True)),)),
-        ("the last Delete in the second row", "Delete", (Ordinal(-1), Row("second"))),
+        ("the last Delete in the second row", "the Delete", (Ordinal(-1), Row("second"))),
     ],
 )
 def test_words_of_a_phrase_are_read_as_hints(phrase, words, hints):
@@ -52,7 +59,7 @@ def test_a_plain_name_has_no_hints(phrase):
 
 def test_words_in_quotes_are_never_hints():
     assert all(reading.words == 'the "Second to last" button' for reading in readings('the "Second to last" button'))
-    assert readings('the first "Save, not Save as"')[0] == Reading('"Save, not Save as"', (Ordinal(0),))
+    assert readings('the first "Save, not Save as"')[0] == Reading('the "Save, not Save as"', (Ordinal(0),))
 
 
 def test_reading_ends_with_any_words():

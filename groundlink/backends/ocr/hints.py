@@ -135,25 +135,25 @@ _ADVERB = (
     r"(?:right |just |directly |immediately |that is |that's |which is |located |placed |positioned |found |shown )*"
 )
 
-_PREFIX_ORDINAL = re.compile(rf"^{_THE}(?P<ordinal>{_ORDINAL})(?: one)? (?P<rest>.+)$", re.IGNORECASE)
+_PREFIX_ORDINAL = re.compile(rf"^{_THE}(?:very )?(?P<ordinal>{_ORDINAL})(?: one)? (?P<rest>.+)$", re.IGNORECASE)
 _PREFIX_SIDE = re.compile(rf"^{_THE}(?P<side>{'|'.join(_EXTREMES)}|{_CORNER}) (?P<rest>.+)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<rest>.+?)(?:,)? (?:number |no\. ?|nr\. ?|#)(?P<number>[1-9]\d?)$", re.IGNORECASE)
+_COUNTED = r"(?: (?:counted |counting |starting )?(?:from|on|at) (?:the )?(?P<side>left|right|top|bottom))"
 _LAST_ORDINAL = re.compile(
-    rf"^(?P<rest>.+?), {_THE}(?P<ordinal>{_ORDINAL})(?: one)?(?: (?:from|on) the (?P<side>left|right|top|bottom))?$",
+    rf"^(?P<rest>.+?)(?:, {_THE}(?:very )?(?P<ordinal>{_ORDINAL})(?: one)?{_COUNTED}?"
+    rf"|,? (?:the )?(?P<counted>{_ORDINAL})(?: one)?{_COUNTED.replace('side', 'whence')})$",
     re.IGNORECASE,
 )
-_FROM_SIDE = re.compile(
-    r"^(?P<rest>.+?),? (?:counted )?(?:from|on|starting (?:from|at|on)) the (?P<side>left|right|top|bottom)$",
-    re.IGNORECASE,
-)
+_FROM_SIDE = re.compile(rf"^(?P<rest>.+?),?{_COUNTED}$", re.IGNORECASE)
 _SUFFIX_PLACE = re.compile(
-    rf"^(?P<rest>.*?)(?:,|,? (?:in|at|on|near|to|towards?|from)) {_THE}(?:very |far |extreme )?"
+    rf"^(?P<rest>.*?)(?:,|,? (?:in|at|on|near|to|towards?)) {_THE}(?:very |far |extreme )?"
     rf"(?P<side>{_CORNER}){_PART}$",
     re.IGNORECASE,
 )
 _SUFFIX_ZONE = re.compile(
     rf"^(?P<rest>.*?)(?:,|,? (?:in|at|on|from|of|inside|within)) {_THE}(?P<zone>{_ZONE})$", re.IGNORECASE
 )
+_ZONES_OWN = re.compile(rf"^{_THE}(?P<zone>{_ZONE})(?:'s|’s) (?P<rest>.+)$", re.IGNORECASE)
 _SUFFIX_NOT = re.compile(
     r"^(?P<rest>.*?)(?:,? (?:but |and )?not|,? except(?: for)?|,? other than|,? rather than|,? instead of|,? excluding)"
     r" (?P<other>.+)$",
@@ -197,6 +197,7 @@ _MOST_HINTS = 4
 
 def readings(phrase: str) -> list[Reading]:
     """Return the ways to read a phrase that take some of its words for hints, those with fewest hints first."""
+    phrase = re.sub(r" \(([^()]+)\)$", r", \1", phrase.strip())  # "Refresh (top right corner)"
     quotes = [match.group() for match in _QUOTED.finditer(phrase)]
     # Words in quotes are a name, whatever they say; a private character stands for each.
     for number, quote in enumerate(quotes):
@@ -234,25 +235,27 @@ def _hints(words: str) -> Iterator[tuple[str, Hint]]:
     if match := _SUFFIX_BETWEEN.match(words):
         yield match["rest"], Between(_bare(match["first"]), _bare(match["second"]))
     if match := _LAST_ORDINAL.match(words):
-        named = match["side"]
-        yield match["rest"], Ordinal(_NUMBERS[match["ordinal"].lower()], _SIDES[named.lower()] if named else None)
+        named = match["side"] or match["whence"]
+        number = _NUMBERS[(match["ordinal"] or match["counted"]).lower()]
+        yield match["rest"], Ordinal(number, _SIDES[named.lower()] if named else None)
     if match := _FROM_SIDE.match(words):
         side = _SIDES[match["side"].lower()]
         if inner := _PREFIX_ORDINAL.match(match["rest"]):
-            yield inner["rest"], Ordinal(_NUMBERS[inner["ordinal"].lower()], side)
+            yield _the(inner["rest"]), Ordinal(_NUMBERS[inner["ordinal"].lower()], side)
             return
     if match := _PREFIX_ORDINAL.match(words):
-        number = _NUMBERS[match["ordinal"].lower()]
-        yield match["rest"], Ordinal(number)
+        yield _the(match["rest"]), Ordinal(_NUMBERS[match["ordinal"].lower()])
     if match := _NUMBERED.match(words):
         yield match["rest"], Ordinal(int(match["number"]) - 1)
     if match := _SUFFIX_ZONE.match(words):
         yield match["rest"], Place(frozenset({_ZONES[match["zone"].lower()]}), zone=True)
+    if match := _ZONES_OWN.match(words):
+        yield _the(match["rest"]), Place(frozenset({_ZONES[match["zone"].lower()]}), zone=True)
     if match := _SUFFIX_PLACE.match(words):
         yield match["rest"], Place(_sides(match["side"]))
     if match := _PREFIX_SIDE.match(words):
         extreme = _EXTREMES.get(match["side"].lower())
-        yield match["rest"], Ordinal(0, extreme) if extreme else Place(_sides(match["side"]))
+        yield _the(match["rest"]), Ordinal(0, extreme) if extreme else Place(_sides(match["side"]))
     for pattern in (_SUFFIX_ROW, _SUFFIX_ROW_NAMED):
         if match := pattern.match(words):
             yield match["rest"], Row(_bare(match["anchor"]))
@@ -284,6 +287,11 @@ def _excluded(other: str) -> Hint | str:
     if match := re.fullmatch(rf"{_THE}(?P<ordinal>{_ORDINAL})(?: one)?", other, re.IGNORECASE):
         return Ordinal(_NUMBERS[match["ordinal"].lower()])
     return _bare(other)
+
+
+def _the(rest: str) -> str:
+    """What an article stood before stays so: "the second Delete link" is a link, and no text "Delete link"."""
+    return rest if re.match(r"(?:the|a|an) ", rest, re.IGNORECASE) else f"the {rest}"
 
 
 def _sides(words: str) -> frozenset[Side]:

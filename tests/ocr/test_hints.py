@@ -22,6 +22,7 @@ BOTTOM_RIGHT = Place(frozenset({"bottom", "right"}))
         ("Delete, third from the top", "Delete", (Ordinal(2, "top"),)),
         ("Rename, third from top", "Rename", (Ordinal(2, "top"),)),
         ("the Details third from the right", "the Details", (Ordinal(2, "right"),)),
+        ("click the sixth “Add to cart”", "the “Add to cart”", (Ordinal(5),)),
         ("the very last Details", "the Details", (Ordinal(-1),)),
         ("third Add to cart from left", "the Add to cart", (Ordinal(2, "left"),)),
         ("Delete #2", "Delete", (Ordinal(1),)),

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, TypeAlias
 
+from groundlink.backends.ocr.phrases import without_verb
+
 Side = Literal["top", "bottom", "left", "right", "middle"]
 Near = Literal["below", "above", "left", "right", "next to"]
 
@@ -197,7 +199,7 @@ _MOST_HINTS = 4
 
 def readings(phrase: str) -> list[Reading]:
     """Return the ways to read a phrase that take some of its words for hints, those with fewest hints first."""
-    phrase = re.sub(r" \(([^()]+)\)$", r", \1", phrase.strip())  # "Refresh (top right corner)"
+    phrase = re.sub(r" \(([^()]+)\)$", r", \1", without_verb(phrase.strip()))  # "Refresh (top right corner)"
     quotes = [match.group() for match in _QUOTED.finditer(phrase)]
     # Words in quotes are a name, whatever they say; a private character stands for each.
     for number, quote in enumerate(quotes):

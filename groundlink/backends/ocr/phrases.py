@@ -21,13 +21,14 @@ _SURE_ROLES = (
     r"(?:(?:(?:primary|submit|toolbar|dialog|push|radio|toggle|menu) )?(?:button|btn)|hyperlink|(?:nav(?:igation)?"
     r"|footer|header|sidebar|menu) link|(?:text|input|search|form|password|number|date) (?:field|box|area|input)"
     r"|textbox|textfield|textarea|(?:nav(?:igation)?|menu|list|tree|sidebar|toolbar|breadcrumb) (?:item|entry|option)"
-    r"|menuitem|(?:table|column|row) (?:cell|header|heading)|check ?box|drop-?down(?: (?:menu|list))?|combo ?box"
+    r"|menuitem|(?:table|column|row) (?:cell|header|heading)|(?:check|tick) ?box"
+    r"|(?:section|page|card) (?:heading|headline|title)|drop-?down(?: (?:menu|list))?|combo ?box"
     r"|select box|list ?box)"
 )
 # Also ends of names ("Add item", "Copy link"), so they count as kinds of elements only behind an article.
 _LIKELY_ROLES = (
     r"(?:link|field|box|input|placeholder|breadcrumb|menu|item|entry|tab|radio|toggle|switch|slider|select|option"
-    r"|label|heading|headline|title|header|caption|text|word|words|chip|badge|tile|cell|column|row|key|control|element|widget)"
+    r"|label|heading|headline|title|header|caption|text|word|words|chip|badge|tile|card|cell|column|row|key|control|element|widget)"
 )
 _PICTURE_ROLES = (
     r"(?:icons?|image|picture|photo|logo|avatar|symbol|pictogram|emoji|arrow|thumbnail|illustration|graphic|glyph)"
@@ -120,6 +121,11 @@ _NOTHING = re.compile(r"^(?:(?:the )?(?:one|thing|element|it|that|what is|whatev
 _FIELD = re.compile(
     r"\b(?:field|box|input|text ?box|text ?field|text ?area|combo ?box|drop-?down|select|entry|area)s?$", re.IGNORECASE
 )
+
+
+def without_verb(phrase: str) -> str:
+    """Return a phrase without what is to be done: "click the second Delete" asks for the second Delete."""
+    return _LEADING_VERB.sub("", phrase, count=1).strip() or phrase
 
 
 def is_role(words: str) -> bool:

@@ -36,11 +36,12 @@ class Images:
             **dict.fromkeys(PROFILE_VARIABLES, str(profile)),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": discovery,
         }
-        self.log = log
-        with log.open("w") as file:
+        # What Fast DDS says on the way, such as that a variable is deprecated, is no answer.
+        self.log, self.errors = log, log.with_name(f"{log.name}.errors")
+        with log.open("w") as file, self.errors.open("w") as errors:
             command = [*within, sys.executable, str(PROGRAM), *arguments]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, text=True, env=environment
+                command, stdin=subprocess.PIPE, stdout=file, stderr=errors, text=True, env=environment
             )
 
     def said(self) -> list[Any]:
@@ -53,7 +54,7 @@ class Images:
     def end(self) -> None:
         """Let it end with its input."""
         self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, self.log.read_text()
+        assert self.process.returncode == 0, self.errors.read_text()
 
 
 @contextmanager

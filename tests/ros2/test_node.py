@@ -499,7 +499,7 @@ def test_nothing_is_drawn_where_nobody_looks(folder: Path):
         for number in range(1, 4):
             node.see(found, picture(number, 1920, 1080))
         told = node.diagnosed()
-        assert float(told["draw_ms_max"]) < 1.0, "a picture of this size takes tens of milliseconds"
+        assert float(told["draw_ms"]) < 5.0, "a picture of this size takes tens of milliseconds"
         assert node.ros.node.count_subscribers(node.topic("camera_info")) == 0, "only markers need it"
         annotated = node.watch("annotated", Image)
 
@@ -508,7 +508,7 @@ def test_nothing_is_drawn_where_nobody_looks(folder: Path):
             return bool(annotated.messages)
 
         until(shown, "it is drawn")
-        told = node.diagnosed(lambda values: float(values["draw_ms_max"]) > 1.0)
+        told = node.diagnosed(lambda values: float(values["draw_ms_max"]) > 10.0)
 
 
 def test_markers_stand_in_the_camera_for_who_looks(node: NodeProcess, found: Inbox):
